@@ -1,0 +1,267 @@
+/**
+ * What a coordinator offers: to applications (Coordinator), to participants
+ * (CoordinatorPeer) and to administrators (CoordinatorAdmin). Each service has a listener
+ * of its own, so that a full one never blocks another.
+ */
+include "troth.thrift"
+
+namespace cpp troth.wire
+namespace py troth.wire.coordinator
+
+/** What a client is told; see docs/protocol.md, law L10. Never wrong, maybe not known yet. */
+enum OutcomeKind {
+  /** All branches commit. `unapplied` names participants where that is not done yet. */
+  COMMITTED = 1,
+  /** Nothing of the transaction takes or will take effect anywhere. */
+  ABORTED = 2,
+  /** All branches were read-only: there was nothing to decide. */
+  READ_ONLY = 3,
+  /** Not decided yet; ask again. */
+  PENDING = 4,
+  /** So old that its outcome is no longer kept. */
+  EXPIRED = 5,
+}
+
+struct Outcome {
+  1: required OutcomeKind kind,
+  2: required troth.TransactionId transaction_id,
+  /** COMMITTED only: participants that have not acknowledged yet. */
+  3: optional list<string> unapplied,
+  /** ABORTED: why, where known; of the first branch that refused. */
+  4: optional troth.Reason reason,
+  5: optional string message,
+  /** ABORTED: repeating the whole transaction may succeed. */
+  6: optional bool retryable,
+  7: optional string participant,
+  8: optional string sqlstate,
+}
+
+/** When commit answers. */
+enum Wait {
+  /** When every branch has acknowledged, or the deadline passed: own writes are visible. */
+  APPLIED = 1,
+  /** When the decision is durable. */
+  DECIDED = 2,
+}
+
+struct ClientHello {
+  1: required i32 version,
+  /** For logs: name of the application. */
+  2: optional string application,
+}
+
+struct CoordinatorHello {
+  1: required i32 version,
+  2: required troth.Sender self,
+}
+
+/**
+ * A block of transaction ids: `<prefix><first>` ... `<prefix><first+count-1>`.
+ * It ends `ends_in_ms` after the coordinator granted it and is never extended. A client
+ * counts from *before* it asked, and uses no id for a transaction whose deadline lies
+ * behind the lease's end.
+ */
+struct Lease {
+  1: required string prefix,
+  2: required i64 first,
+  3: required i32 count,
+  4: required i64 ends_in_ms,
+}
+
+/** One branch as the client saw it. */
+struct BranchClaim {
+  1: required string participant,
+  2: required string mark,
+  /** Total pieces of work; prepare refuses any other number. */
+  3: required i32 works,
+  4: required string instance,
+  /** Early prepare: the vote, carried by the client, with its mac. */
+  5: optional troth.Vote vote,
+  /** The branch was opened with read_only. */
+  6: optional bool read_only,
+}
+
+struct CommitRequest {
+  1: required troth.TransactionId transaction_id,
+  /** All branches; the first commit call binds this list. At most 64. */
+  2: required list<BranchClaim> branches,
+  /** Milliseconds left; after it an undecided transaction is aborted. */
+  3: required i64 deadline_ms,
+  4: required Wait wait,
+  /** Business key (at most 128 bytes): at most one committed transaction ever bears it. */
+  5: optional string key,
+  6: optional string traceparent,
+}
+
+struct AbortRequest {
+  1: required troth.TransactionId transaction_id,
+  2: required list<BranchClaim> branches,
+  3: optional string message,
+}
+
+/** Where a participant is reached by applications. */
+struct ParticipantAddress {
+  1: required string participant,
+  2: required string instance,
+  3: required string host,
+  4: required i32 port,
+  /** The coordinator has a connection to it now. */
+  5: required bool up,
+}
+
+/** For applications. Every call but `lease` is safe to repeat. */
+service Coordinator {
+  /** First call on a connection. */
+  CoordinatorHello hello(1: ClientHello client) throws (1: troth.Refused refused),
+
+  /** Grants ids. A lost reply costs ids, nothing else. count in [1, 10000]. */
+  Lease lease(1: i32 count) throws (1: troth.Refused refused),
+
+  /**
+   * Commits, or says why not. Repeating it with the same list gives the same answer;
+   * another list for the same id is refused and changes nothing. A call that breaks
+   * without a reply leaves the outcome *unknown*: ask `outcome`, or repeat.
+   */
+  Outcome commit(1: CommitRequest request) throws (1: troth.Refused refused),
+
+  /**
+   * Aborts, unless decided; binds at once: any later commit of the id is answered aborted.
+   * Branches named are rolled back; those not named follow at their deadline.
+   */
+  Outcome abort(1: AbortRequest request) throws (1: troth.Refused refused),
+
+  /** Tells the outcome; waits up to wait_ms (at most 30000) while it is pending. */
+  Outcome outcome(1: troth.TransactionId transaction_id, 2: i64 wait_ms)
+      throws (1: troth.Refused refused),
+
+  /**
+   * Outcome of the transaction committed, or in flight, under a business key. PENDING with
+   * an empty transaction_id means *none yet*, never aborted.
+   */
+  Outcome outcome_of_key(1: string key) throws (1: troth.Refused refused),
+
+  /** Closes a key for ever: durable on return, any later commit with it is refused. */
+  Outcome close_key(1: string key) throws (1: troth.Refused refused),
+
+  /** Where participants are; all of them when `names` is empty. */
+  list<ParticipantAddress> resolve(1: list<string> names) throws (1: troth.Refused refused),
+}
+
+/** Highest (epoch, position) a participant saw of this coordinator (law L7c). */
+struct Seen {
+  1: required i64 epoch,
+  2: required i64 epoch_random,
+  3: required i64 position,
+}
+
+/**
+ * A participant instance introduces itself; repeated after every (re)connect of either
+ * side and at least every 10 s.
+ */
+struct Enrolment {
+  1: required i32 version,
+  /** [a-z0-9-], at most 120 bytes; the name in GIDs and commit lists. */
+  2: required string participant,
+  /** Random per process. */
+  3: required string instance,
+  4: required string system_identifier,
+  5: required i64 database_oid,
+  /** Host and port of the database as the participant's connection string names them. */
+  6: required string database_address,
+  /** Where applications reach the participant. */
+  7: required string host,
+  8: required i32 port,
+  /** Where the coordinator reaches its ParticipantPeer service. */
+  9: required i32 peer_port,
+  /** What the participant saw of this coordinator before; absent when nothing. */
+  10: optional Seen seen,
+}
+
+struct Enrolled {
+  1: required i32 version,
+  2: required troth.Sender self,
+  /** Secret for the macs of early votes: HMAC(secret of the epoch, participant). */
+  3: required binary secret,
+}
+
+/** Asked for each prepared branch that nobody settled. */
+struct Inquiry {
+  1: required troth.TransactionId transaction_id,
+  /** xid seen in pg_prepared_xacts, 32 low bits. */
+  2: required i64 xid,
+}
+
+enum Verdict {
+  /** Commit the branch, if its xid is the one named in Answer.xid. */
+  COMMIT = 1,
+  /** Roll it back. */
+  ABORT = 2,
+  /** In flight, or the coordinator does not know yet: ask again. */
+  PENDING = 3,
+  /** Too old to tell: keep it in doubt and raise an alarm. */
+  EXPIRED = 4,
+  /** Another coordinator's, or an epoch this log never began: keep it, alarm. */
+  NOT_MINE = 5,
+}
+
+struct Answer {
+  1: required troth.TransactionId transaction_id,
+  2: required Verdict verdict,
+  /** COMMIT: 64-bit xid, timeline and position that were recorded. */
+  3: optional i64 xid,
+  4: optional i32 timeline,
+  5: optional i64 position,
+}
+
+/** For participants. Every call is safe to repeat. Inquiries are never refused for load. */
+service CoordinatorPeer {
+  Enrolled enroll(1: Enrolment enrolment) throws (1: troth.Refused refused),
+
+  /** At most 1,000 at a time; answered in order. `seen` as in Enrolment (epoch 0: nothing seen). */
+  list<Answer> inquire(1: string participant, 2: list<Inquiry> inquiries, 3: Seen seen)
+      throws (1: troth.Refused refused),
+}
+
+struct ParticipantStatus {
+  1: required string participant,
+  2: required string system_identifier,
+  3: required i64 database_oid,
+  4: required string address,
+  5: required bool up,
+  /** Decided here, not acknowledged there. */
+  6: required i64 unacknowledged,
+  /** Milliseconds since it was last heard of; -1: not since this epoch began. */
+  7: required i64 silent_ms,
+}
+
+struct CoordinatorStatus {
+  1: required troth.Sender self,
+  /** `serving`, `draining`, `log-suspect`, `log-full`. */
+  2: required string state,
+  3: optional string why,
+  4: required i64 in_flight,
+  5: required i64 unacknowledged,
+  6: required i64 committed,
+  7: required i64 aborted,
+  8: required i64 read_only,
+  9: required i64 syncs,
+  10: required i64 uptime_ms,
+  11: required list<ParticipantStatus> participants,
+  12: required i64 heuristics,
+}
+
+/** For administrators. */
+service CoordinatorAdmin {
+  CoordinatorStatus status() throws (1: troth.Refused refused),
+  /** Stops leasing and refuses new commits; in-flight ones end as they would. */
+  void drain() throws (1: troth.Refused refused),
+  /** Forgets a participant that owes no acknowledgement. */
+  void forget(1: string participant) throws (1: troth.Refused refused),
+  /** Lets the next enrolment bind the name to another database. */
+  void rebind(1: string participant) throws (1: troth.Refused refused),
+  /** Ends `log-suspect`: accept the gap (its ids become NOT_MINE). Reason is recorded. */
+  void accept_gap(1: string reason) throws (1: troth.Refused refused),
+  /** Ends `log-suspect`: the reports of this participant are discarded. */
+  void discard_report(1: string participant, 2: string reason)
+      throws (1: troth.Refused refused),
+}
