@@ -52,7 +52,7 @@ struct ClientHello {
 
 struct CoordinatorHello {
   1: required i32 version,
-  2: required troth.Sender self,
+  2: required troth.Sender sender,
 }
 
 /**
@@ -179,7 +179,7 @@ struct Enrolment {
 
 struct Enrolled {
   1: required i32 version,
-  2: required troth.Sender self,
+  2: required troth.Sender sender,
   /** Secret for the macs of early votes: HMAC(secret of the epoch, participant). */
   3: required binary secret,
 }
@@ -235,7 +235,7 @@ struct ParticipantStatus {
 }
 
 struct CoordinatorStatus {
-  1: required troth.Sender self,
+  1: required troth.Sender sender,
   /** `serving`, `draining`, `log-suspect`, `log-full`. */
   2: required string state,
   3: optional string why,
