@@ -1,0 +1,47 @@
+# One library per folder, named troth_<folder>; its link line spells out the arrows.
+# Sources are listed, never globbed: a file that nobody names is not part of the house.
+
+# troth_library(common SOURCES a.cc b.cc [DEPENDS troth_x ...] [PRIVATE_DEPENDS ...])
+function(troth_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  add_library(troth_${name} STATIC ${ARG_SOURCES})
+  add_library(troth::${name} ALIAS troth_${name})
+  target_include_directories(troth_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  target_link_libraries(troth_${name} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS} troth_warnings)
+endfunction()
+
+# troth_program(troth-coordinator SOURCES main.cc DEPENDS troth_coordinator)
+function(troth_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} troth_warnings)
+endfunction()
+
+# troth_test(wal_test SOURCES wal_test.cc DEPENDS troth_recovery LABELS quick [TIMEOUT 30])
+# One ctest entry per test program, run from the source root.
+function(troth_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gtest GTest::gtest_main GTest::gmock troth_warnings)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 60)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# Warnings: strict in the presets (errors), plain in a stranger's build.
+add_library(troth_warnings INTERFACE)
+target_compile_options(troth_warnings INTERFACE -Wall -Wextra)
+option(TROTH_WERROR "Treat warnings as errors" OFF)
+if(TROTH_WERROR)
+  target_compile_options(troth_warnings INTERFACE -Werror)
+endif()
+
+# TROTH_SANITIZE: "", "address,undefined" or "thread".
+set(TROTH_SANITIZE "" CACHE STRING "Sanitizers for every target")
+if(TROTH_SANITIZE)
+  add_compile_options(-fsanitize=${TROTH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TROTH_SANITIZE})
+endif()
