@@ -137,13 +137,12 @@ def _reap(pid):
 
 
 def _wait_gone(pid, seconds):
-    """Waits until the process is gone and reaped by its parent (us or a reaper above us)."""
+    """Waits until the process has ended; reaps it if it is our child (else its parent will)."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while _alive(pid) and time.monotonic() < end:
         _reap(pid)
-        if _process_state(pid) is None:
-            return True
         time.sleep(0.005)
+    _reap(pid)
     return not _alive(pid)
 
 
