@@ -107,10 +107,6 @@ struct LeaseAsked {
   std::uint32_t count = 0;
 };
 // What a participant says of itself; `seen` is what it saw of this coordinator (law L7c).
-struct SeenPosition {
-  Epoch epoch;  // number 0: nothing
-  std::uint64_t position = 0;
-};
 struct EnrolmentAsked {
   ReplyToken token = 0;
   ParticipantRecord participant;  // index is the registry's to give

@@ -4,13 +4,15 @@
 namespace troth {
 
 InDoubtAnswer Resolve(const Knowledge& k) {
-  // Not this log's to answer. An id above the reserve was never handed out by the log as it is
-  // now: either forged, or the log was cut (law L7d); absence says nothing in both cases.
-  if (!k.ours || !k.epoch_begun || !k.below_reserve) return InDoubtAnswer::kNotMine;
+  if (!k.ours) return InDoubtAnswer::kNotMine;
 
   // Presence. Durable records speak whatever else is known.
   if (k.whole_record) return InDoubtAnswer::kCommitted;
   if (k.committed_bit) return InDoubtAnswer::kCommittedBit;
+
+  // Not this log's to answer. An id above the reserve was never handed out by the log as it is
+  // now: either forged, or the log was cut (law L7d); absence says nothing in both cases.
+  if (!k.epoch_begun || !k.below_reserve) return InDoubtAnswer::kNotMine;
 
   // In flight until the record is durable: neither told as committed nor as aborted.
   if (k.in_flight) return InDoubtAnswer::kPending;

@@ -62,6 +62,13 @@ struct ReserveRecord {
   bool operator==(const ReserveRecord&) const = default;
 };
 
+// A place in a log's life: a batch of an epoch (law L7c). Epoch number 0: none.
+struct SeenPosition {
+  Epoch epoch;
+  std::uint64_t position = 0;
+  bool operator==(const SeenPosition&) const = default;
+};
+
 // The registry: binds a name to a database. The newest record of an index counts.
 struct ParticipantRecord {
   ParticipantIndex index = 0;
@@ -73,6 +80,7 @@ struct ParticipantRecord {
   std::uint32_t peer_port = 0;
   bool forgotten = false;   // an operator forgot it; the index is not used again
   bool open = false;        // an operator allowed the next enrolment to bind anew
+  SeenPosition discarded;   // an operator discarded its reports up to here (law L7d)
   bool operator==(const ParticipantRecord&) const = default;
 };
 

@@ -1,0 +1,175 @@
+// See registry.h.
+#include "coordinator/registry.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+
+namespace troth {
+namespace {
+
+std::string Describe(const ParticipantRecord& r) {
+  return "system identifier " + std::to_string(r.database.system_identifier) + ", database oid " +
+         std::to_string(r.database.oid) + ", address " + r.database_address +
+         (r.certificate.empty() ? "" : ", certificate " + r.certificate);
+}
+
+std::string Pair(const SeenPosition& seen) {
+  return "epoch " + seen.epoch.ToString() + ", batch " + std::to_string(seen.position);
+}
+
+}  // namespace
+
+void Registry::Load(const std::vector<ParticipantRecord>& records) {
+  TROTH_CHECK(participants_.empty());
+  for (const ParticipantRecord& record : records) {
+    TROTH_CHECK(record.index == participants_.size());
+    Participant participant;
+    participant.record = record;
+    participant.durable = true;
+    if (!record.forgotten) by_name_[record.name] = record.index;
+    participants_.push_back(std::move(participant));
+  }
+}
+
+Registry::Participant& Registry::at(ParticipantIndex index) {
+  TROTH_CHECK(index < participants_.size());
+  return participants_[index];
+}
+
+const Registry::Participant& Registry::at(ParticipantIndex index) const {
+  TROTH_CHECK(index < participants_.size());
+  return participants_[index];
+}
+
+Registry::Participant* Registry::Find(std::string_view name) {
+  auto it = by_name_.find(std::string(name));
+  return it == by_name_.end() ? nullptr : &participants_[it->second];
+}
+
+Registry::Participant* Registry::FindDurable(std::string_view name) {
+  Participant* participant = Find(name);
+  return participant != nullptr && participant->durable ? participant : nullptr;
+}
+
+Registry::Binding Registry::Classify(const ParticipantRecord& asked, std::string* why) const {
+  auto it = by_name_.find(asked.name);
+  if (it == by_name_.end()) return Binding::kNew;
+  const ParticipantRecord& bound = participants_[it->second].record;
+  const bool same = bound.database == asked.database &&
+                    bound.database_address == asked.database_address &&
+                    bound.certificate == asked.certificate;
+  if (same && !bound.open) {
+    const bool reached = bound.peer_host == asked.peer_host && bound.peer_port == asked.peer_port;
+    return reached ? Binding::kSame : Binding::kMoved;
+  }
+  if (bound.open) return Binding::kNew;
+  *why = "participant '" + asked.name + "' is bound to " + Describe(bound) + "; this one is " +
+         Describe(asked) +
+         ". If it was moved on purpose, run: trothctl participants rebind " + asked.name;
+  return Binding::kTaken;
+}
+
+ParticipantRecord Registry::Bind(ParticipantRecord asked) {
+  asked.open = false;
+  asked.forgotten = false;
+  auto it = by_name_.find(asked.name);
+  if (it == by_name_.end()) {
+    asked.index = static_cast<ParticipantIndex>(participants_.size());
+    Participant participant;
+    participant.record = asked;
+    participants_.push_back(std::move(participant));
+    by_name_[asked.name] = asked.index;
+  } else {
+    asked.index = it->second;
+    participants_[it->second].record = asked;
+  }
+  return asked;
+}
+
+void Registry::Durable(const ParticipantRecord& record) {
+  Participant& participant = at(record.index);
+  participant.durable = true;
+  if (record.forgotten) {
+    by_name_.erase(record.name);
+    participant.up = false;
+  }
+}
+
+void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
+                      const RecoveredState& state, const Epoch& current,
+                      std::uint64_t durable_batch, RunningMs now) {
+  Participant& participant = at(index);
+  participant.heard = true;
+  participant.heard_at = now;
+  if (seen.epoch.number == 0) return;
+
+  const auto& epochs = state.epochs();
+  auto contradict = [&](const std::string& what) {
+    participant.reported = seen;
+    participant.contradiction =
+        "participant '" + participant.record.name + "' saw " + Pair(seen) + ", but " + what +
+        ": the log was cut or restored from an earlier copy. Restore the newest log, or run "
+        "'trothctl accept-gap', or 'trothctl discard-report " + participant.record.name + "'";
+  };
+  auto covered = [&](const GapRecord& gap) {
+    return gap.first <= seen.epoch.number && seen.epoch.number <= gap.last;
+  };
+  if (std::any_of(state.gaps().begin(), state.gaps().end(), covered)) return;
+  const auto& discarded = participant.record.discarded;
+  if (discarded.epoch == seen.epoch && seen.position <= discarded.position) return;
+
+  if (seen.epoch == current) {
+    if (seen.position > durable_batch) {
+      contradict("this epoch is durable up to batch " + std::to_string(durable_batch));
+    }
+    return;
+  }
+  for (std::size_t i = 0; i < epochs.size(); ++i) {
+    if (epochs[i].epoch != seen.epoch) continue;
+    // The last life before this one ends where this one says it does (law L7d).
+    if (i + 1 == epochs.size()) return;
+    const std::uint64_t end = epochs[i + 1].previous_end;
+    if (seen.position > end) {
+      contradict("this log ends that epoch at batch " + std::to_string(end));
+    }
+    return;
+  }
+  // Epochs are forgotten oldest first; one older than all that are known tells nothing.
+  if (!epochs.empty() && seen.epoch.number < epochs.front().epoch.number) return;
+  contradict("this log never began that epoch (its newest is " +
+             (epochs.empty() ? std::string("none") : epochs.back().epoch.ToString()) + ")");
+}
+
+bool Registry::AllHeard() const {
+  return std::all_of(participants_.begin(), participants_.end(), [](const Participant& p) {
+    return p.heard || p.record.forgotten || !p.durable;
+  });
+}
+
+const std::string& Registry::Suspicion() const {
+  static const std::string kNone;
+  for (const Participant& p : participants_) {
+    if (!p.contradiction.empty() && !p.record.forgotten) return p.contradiction;
+  }
+  return kNone;
+}
+
+std::uint32_t Registry::HighestContradicted() const {
+  std::uint32_t highest = 0;
+  for (const Participant& p : participants_) {
+    if (!p.contradiction.empty()) highest = std::max(highest, p.reported.epoch.number);
+  }
+  return highest;
+}
+
+std::uint32_t Registry::LowestContradicted() const {
+  std::uint32_t lowest = 0;
+  for (const Participant& p : participants_) {
+    if (p.contradiction.empty()) continue;
+    lowest = lowest == 0 ? p.reported.epoch.number : std::min(lowest, p.reported.epoch.number);
+  }
+  return lowest;
+}
+
+}  // namespace troth

@@ -1,0 +1,67 @@
+// The participants a coordinator knows: names bound to databases, who can be reached, what
+// each owes, and what they say of this log (laws L7c, L7d). Pure; part of the protocol machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "coordinator/protocol_events.h"
+#include "recovery/recovered_state.h"
+
+namespace troth {
+
+class Registry {
+ public:
+  struct Participant {
+    ParticipantRecord record;
+    bool durable = false;   // its registry record is
+    bool up = false;        // the channel has a connection
+    bool heard = false;     // reported in this life (law L7d)
+    std::uint64_t unacknowledged = 0;
+    RunningMs heard_at = -1;
+    std::string contradiction;  // its report contradicts this log; empty if not
+    SeenPosition reported;
+  };
+
+  // From the log: all durable.
+  void Load(const std::vector<ParticipantRecord>& records);
+
+  std::size_t size() const { return participants_.size(); }
+  Participant& at(ParticipantIndex index);
+  const Participant& at(ParticipantIndex index) const;
+  // Null when the name is not registered, forgotten, or its record not durable yet.
+  Participant* FindDurable(std::string_view name);
+  // As above, but also while its record is under way.
+  Participant* Find(std::string_view name);
+
+  // What an enrolment asks of the registry.
+  enum class Binding { kSame, kMoved, kNew, kTaken };
+  // kSame: nothing to record. kMoved: same database, other address to reach it. kNew: unknown
+  // name, or one opened for rebinding. kTaken: bound to another database, address or
+  // certificate; `*why` says to which and what an operator can do.
+  Binding Classify(const ParticipantRecord& asked, std::string* why) const;
+  // Adds or replaces; gives the record its index. Not durable until Durable().
+  ParticipantRecord Bind(ParticipantRecord asked);
+  void Durable(const ParticipantRecord& record);
+
+  // Compares what a participant saw of this log with the log (law L7d). `state` names the ends
+  // of past epochs, `current` and `durable_batch` are this life's.
+  void Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
+              const Epoch& current, std::uint64_t durable_batch, RunningMs now);
+  // Every participant that is registered and not forgotten has reported.
+  bool AllHeard() const;
+  // The first contradiction, or empty.
+  const std::string& Suspicion() const;
+  // Highest epoch number any contradicting report named; 0 if none.
+  std::uint32_t HighestContradicted() const;
+  std::uint32_t LowestContradicted() const;
+
+ private:
+  std::vector<Participant> participants_;  // by index
+  std::unordered_map<std::string, ParticipantIndex> by_name_;
+};
+
+}  // namespace troth
