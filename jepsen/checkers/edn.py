@@ -160,9 +160,11 @@ def read_slow(text):
     return stack.top
 
 
-# --- The fast reader.  A map travels through JSON as a list that starts with
-# this mark, which no plain text can contain.
+# --- The fast reader.  A map travels through JSON as a list that starts with a
+# mark: a control character while the text is rewritten, then a string with a
+# backslash, which no plain text contains.
 _MARK = '\x01'
+_MAP = '\\m'
 _NOT_PLAIN = re.compile(r'["#\\;^()]')
 _KEYWORD = re.compile(r':[^,\[\]]+')
 _NIL = re.compile(r'(?<=[,\[])nil(?=[,\]])')
@@ -174,7 +176,7 @@ def _rebuild(value):
     """Turns marked lists back into maps, at any depth."""
     if not isinstance(value, list):
         return value
-    if value and value[0] == '\\' + 'm':
+    if value and value[0] == _MAP:
         items = [_rebuild(item) for item in value[1:]]
         return {freeze(items[i]): items[i + 1] for i in range(0, len(items), 2)}
     return [_rebuild(item) for item in value]
@@ -190,7 +192,7 @@ def _read_fast(text):
     if ',,' in text:
         text = _COMMAS.sub(',', text)
     text = _NIL.sub('null', '[' + text.strip(',') + ']')
-    text = _KEYWORD.sub(r'"\g<0>"', text).replace(_MARK, '"\\\\m"')
+    text = _KEYWORD.sub(r'"\g<0>"', text).replace(_MARK, json.dumps(_MAP))
     text = text.replace(',]', ']').replace('[,', '[')
     try:
         values = json.loads(text)
@@ -200,9 +202,8 @@ def _read_fast(text):
 
 
 def _unwrap(values, maps):
-    mark = '\\m'
     flat = [v for v in values
-            if isinstance(v, list) and v and v[0] == mark and len(v) % 2]
+            if isinstance(v, list) and v and v[0] == _MAP and len(v) % 2]
     if len(flat) != len(values) or len(flat) != maps:
         try:
             return [_rebuild(v) for v in values]
@@ -216,10 +217,6 @@ def _unwrap(values, maps):
 
 def read_all(text, lines_at_once=2000):
     """Every value in `text`, fast where it is plain.  Raises EdnError."""
-    stripped = text.strip()
-    if stripped.startswith('['):
-        values = _read_fast(stripped)
-        return read_slow(text) if values is None else values
     values, lines = [], text.split('\n')
     for start in range(0, len(lines), lines_at_once):
         part = lines[start:start + lines_at_once]

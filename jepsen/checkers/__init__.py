@@ -1,0 +1,1 @@
+"""Checkers of Jepsen histories, as a library: see jepsen/README.md."""
