@@ -30,18 +30,3 @@ function(troth_test name)
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
-
-# Warnings: strict in the presets (errors), plain in a stranger's build.
-add_library(troth_warnings INTERFACE)
-target_compile_options(troth_warnings INTERFACE -Wall -Wextra)
-option(TROTH_WERROR "Treat warnings as errors" OFF)
-if(TROTH_WERROR)
-  target_compile_options(troth_warnings INTERFACE -Werror)
-endif()
-
-# TROTH_SANITIZE: "", "address,undefined" or "thread".
-set(TROTH_SANITIZE "" CACHE STRING "Sanitizers for every target")
-if(TROTH_SANITIZE)
-  add_compile_options(-fsanitize=${TROTH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
-  add_link_options(-fsanitize=${TROTH_SANITIZE})
-endif()

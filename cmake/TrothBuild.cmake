@@ -1,0 +1,40 @@
+# How things are compiled: flags of the build types, ccache, a fast linker, sanitizers.
+# What only speeds a build up is used where it is found and never asked for.
+
+# -g1: backtraces with lines, at a quarter of the bytes of -g.
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1")
+set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g")
+set(CMAKE_C_FLAGS_DEBUG "-O0 -g")
+
+# CHECKs stay on in every build type, and so do the standard library's cheap assertions.
+add_compile_definitions(_GLIBCXX_ASSERTIONS)
+
+option(TROTH_WERROR "Treat warnings as errors" OFF)
+add_library(troth_warnings INTERFACE)
+target_compile_options(troth_warnings INTERFACE -Wall -Wextra $<$<BOOL:${TROTH_WERROR}>:-Werror>)
+
+# "", "address,undefined" or "thread".
+set(TROTH_SANITIZE "" CACHE STRING "Sanitizers for every target")
+if(TROTH_SANITIZE)
+  add_compile_options(-fsanitize=${TROTH_SANITIZE} -fno-omit-frame-pointer
+                      -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TROTH_SANITIZE})
+endif()
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # The sloppiness is what ccache asks for before it caches a use of a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      ${CCACHE_PROGRAM})
+endif()
+
+include(CheckLinkerFlag)
+foreach(linker mold lld)
+  check_linker_flag(CXX -fuse-ld=${linker} TROTH_HAS_${linker})
+  if(TROTH_HAS_${linker})
+    add_link_options(-fuse-ld=${linker})
+    break()
+  endif()
+endforeach()
