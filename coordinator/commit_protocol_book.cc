@@ -1,0 +1,509 @@
+// See commit_protocol.h. What surrounds the life of a transaction: epoch, leases, registry,
+// what may be answered, and views for people.
+#include <algorithm>
+
+#include "common/check.h"
+#include "coordinator/commit_protocol.h"
+
+namespace troth {
+
+CommitProtocol::CommitProtocol(ProtocolOptions options, RecoveredState state,
+                               std::uint32_t epoch_random, std::uint64_t last_batch)
+    : options_(std::move(options)),
+      state_(std::move(state)),
+      last_batch_(last_batch),
+      leases_(options_.lease_ms) {
+  std::uint32_t highest = state_.epochs().empty() ? 0 : state_.epochs().back().epoch.number;
+  for (const GapRecord& gap : state_.gaps()) highest = std::max(highest, gap.last);
+  epoch_ = Epoch{highest + 1, epoch_random};
+  now_ = started_at_ = retained_at_ = state_.running_ms();
+  durable_batch_ = last_batch;
+  registry_.Load(state_.participants());
+  // Decided in an earlier life and not ended: phase two goes on (laws L8, L14).
+  state_.ForEachUnended([this](const CommitRecord& record) {
+    Transaction tx;
+    tx.state = State::kCommitted;
+    tx.missing = static_cast<std::uint32_t>(record.branches.size());
+    tx.key = record.key;
+    for (const BranchRecord& evidence : record.branches) {
+      Branch branch;
+      branch.evidence = evidence;
+      branch.state = BranchState::kPrepared;
+      ++registry_.at(evidence.participant).unacknowledged;
+      tx.branches.push_back(std::move(branch));
+    }
+    transactions_.emplace(record.id, std::move(tx));
+  });
+}
+
+void CommitProtocol::Start(Actions* actions) {
+  TROTH_CHECK(!started_);
+  started_ = true;
+  out_ = actions;
+  // Law L7d: the record that begins an epoch names where the one before ended.
+  Append(EpochRecord{epoch_, last_batch_}, /*force=*/true);
+  ReserveAhead();
+  for (ParticipantIndex i = 0; i < registry_.size(); ++i) {
+    const ParticipantRecord& record = registry_.at(i).record;
+    if (record.forgotten) continue;
+    out_->push_back(Connect{i, record.name, record.peer_host, record.peer_port});
+  }
+  out_ = nullptr;
+}
+
+void CommitProtocol::Step(const Event& event, Actions* actions) {
+  TROTH_CHECK(started_ && out_ == nullptr);
+  out_ = actions;
+  std::visit([this](const auto& e) { On(e); }, event);
+  out_ = nullptr;
+}
+
+RunningMs CommitProtocol::NextTimer() const {
+  RunningMs next = std::min(now_ + 1000, leases_.NextEnd());
+  if (!timers_.empty()) next = std::min(next, timers_.begin()->first);
+  return next;
+}
+
+void CommitProtocol::At(RunningMs when, Timer timer) {
+  timers_[std::max(when, now_ + 1)].push_back(timer);
+}
+
+// ------------------------------------------------------------------------------------ leases
+
+void CommitProtocol::ReserveAhead() {
+  const std::uint64_t wanted =
+      leases_.next() + (waiting_leases_.empty() ? 0 : waiting_leases_.front().count) +
+      options_.reserve_block;
+  if (reserve_asked_ >= leases_.next() + options_.reserve_block / 2 &&
+      (waiting_leases_.empty() ||
+       reserve_asked_ >= leases_.next() + waiting_leases_.front().count)) {
+    return;
+  }
+  reserve_asked_ = std::min(wanted, kMaxSequence);
+  Append(ReserveRecord{epoch_, reserve_asked_}, /*force=*/true);
+}
+
+void CommitProtocol::On(const LeaseAsked& e) {
+  if (draining_ || !registry_.Suspicion().empty()) {
+    Refuse(e.token, Reason::kNotServing,
+           draining_ ? "the coordinator is draining" : registry_.Suspicion(), true);
+    return;
+  }
+  if (e.count < 1 || e.count > 10'000) {
+    Refuse(e.token, Reason::kInvalid, "a lease has 1 to 10000 ids");
+    return;
+  }
+  if (!log_room_) {
+    Refuse(e.token, Reason::kNotServing, "the coordinator's log has no room (disk full)", true);
+    return;
+  }
+  waiting_leases_.push_back(WaitingLease{e.token, e.count});
+  ServeLeases();
+}
+
+void CommitProtocol::ServeLeases() {
+  while (serving_ && !waiting_leases_.empty() && leases_.CanGrant(waiting_leases_.front().count)) {
+    const WaitingLease waiting = waiting_leases_.front();
+    waiting_leases_.pop_front();
+    const LeaseBook::Grant grant = leases_.GrantBlock(waiting.count, now_);
+    out_->push_back(ReplyLease{waiting.token, epoch_, grant.first, grant.count, grant.end_ms});
+  }
+  ReserveAhead();
+}
+
+bool CommitProtocol::InLiveLease(const LocalId& id) const {
+  return id.epoch == epoch_ && leases_.Live(id.sequence);
+}
+
+// -------------------------------------------------------------------------------- durability
+
+void CommitProtocol::OnDurable(const Undurable& u) {
+  if (const auto* commit = std::get_if<CommitRecord>(&u.record)) {
+    BecomeCommitted(*commit);
+  } else if (std::get_if<EpochRecord>(&u.record) != nullptr) {
+    serving_ = true;
+    ServeLeases();
+  } else if (const auto* reserve = std::get_if<ReserveRecord>(&u.record)) {
+    leases_.Reserved(reserve->end);
+    ServeLeases();
+  } else if (const auto* record = std::get_if<ParticipantRecord>(&u.record)) {
+    registry_.Durable(*record);
+    if (record->forgotten) {
+      out_->push_back(Disconnect{record->index});
+    } else if (!record->open) {
+      out_->push_back(
+          Connect{record->index, record->name, record->peer_host, record->peer_port});
+      if (u.token != 0) out_->push_back(ReplyEnrolled{u.token, record->name});
+      return;
+    }
+    if (u.token != 0) out_->push_back(ReplyDone{u.token});
+  } else if (const auto* key = std::get_if<KeyRecord>(&u.record)) {
+    keys_closing_.erase(key->key);
+    ReplyKind(u.token, OutcomeKind::kAborted, LocalId{},
+              Refusal{Reason::kKeyTaken, false, "the key is closed", "", ""});
+  } else if (u.token != 0) {
+    out_->push_back(ReplyDone{u.token});
+  }
+}
+
+void CommitProtocol::On(const LogRoom& e) { log_room_ = e.enough; }
+
+// ----------------------------------------------------------------------------------- answers
+
+bool CommitProtocol::LogWhole() const {
+  return registry_.Suspicion().empty() &&
+         (registry_.AllHeard() || now_ >= started_at_ + options_.hear_ms);
+}
+
+// Gathers what is known; in_doubt.h decides what it means (law L6).
+InDoubtAnswer CommitProtocol::Resolve(const TransactionId& id) const {
+  Knowledge k;
+  k.ours = id.coordinator == options_.coordinator_id;
+  if (!k.ours) return troth::Resolve(k);
+  const LocalId& local = id.local;
+  const bool current = local.epoch == epoch_;
+  const RecoveredState::EpochInfo* info = state_.FindEpoch(local.epoch);
+  const auto& gaps = state_.gaps();
+  const bool in_gap = std::any_of(gaps.begin(), gaps.end(), [&](const GapRecord& gap) {
+    return gap.first <= local.epoch.number && local.epoch.number <= gap.last;
+  });
+  k.epoch_current = current;
+  k.epoch_begun = (current || info != nullptr) && !in_gap;
+  // Of this life, what was not handed out may still be: absence must not be told of it.
+  k.below_reserve = local.sequence != 0 &&
+                    (current ? local.sequence < leases_.next()
+                             : info != nullptr && local.sequence < info->reserve_end);
+  const auto tx = transactions_.find(local);
+  k.in_flight = tx != transactions_.end() && tx->second.state != State::kCommitted;
+  k.committed_bit = state_.Committed(local);
+  k.whole_record = k.committed_bit && static_cast<bool>(state_.FindCommit(local));
+  k.below_line = local < state_.line();
+  k.lease_live = InLiveLease(local);
+  k.aborted = k.lease_live && (leases_.MarkOf(local.sequence) == LeaseBook::Mark::kAborted ||
+                               leases_.MarkOf(local.sequence) == LeaseBook::Mark::kReadOnly);
+  k.log_whole = LogWhole();
+  return troth::Resolve(k);
+}
+
+void CommitProtocol::ReplyResolved(ReplyToken token, const TransactionId& id) {
+  switch (Resolve(id)) {
+    case InDoubtAnswer::kCommitted:
+    case InDoubtAnswer::kCommittedBit: {
+      const auto tx = transactions_.find(id.local);
+      ReplyCommitted(id.local, tx == transactions_.end() ? nullptr : &tx->second, token);
+      return;
+    }
+    case InDoubtAnswer::kAborted: {
+      if (InLiveLease(id.local) &&
+          leases_.MarkOf(id.local.sequence) == LeaseBook::Mark::kReadOnly) {
+        ReplyKind(token, OutcomeKind::kReadOnly, id.local);
+        return;
+      }
+      const bool live = InLiveLease(id.local);
+      ReplyKind(token, OutcomeKind::kAborted, id.local,
+                Refusal{live ? Reason::kEnded : Reason::kNotLeased, true,
+                        live ? "aborted earlier" : "never committed, and its lease is over", "",
+                        ""});
+      return;
+    }
+    case InDoubtAnswer::kPending:
+      ReplyKind(token, OutcomeKind::kPending, id.local);
+      return;
+    case InDoubtAnswer::kExpired:
+      ReplyKind(token, OutcomeKind::kExpired, id.local);
+      return;
+    case InDoubtAnswer::kNotMine:
+      Refuse(token, Reason::kNotMine,
+             "transaction " + id.ToString() + " was never handed out by the log of coordinator " +
+                 options_.coordinator_id);
+      return;
+  }
+}
+
+void CommitProtocol::On(const OutcomeAsked& e) {
+  auto tx = transactions_.find(e.id.local);
+  if (e.id.coordinator == options_.coordinator_id && tx != transactions_.end()) {
+    AddWaiter(tx, Waiter{e.token, Waiter::kOutcome, e.until});
+    return;
+  }
+  ReplyResolved(e.token, e.id);
+}
+
+void CommitProtocol::AddWaiter(Transactions::iterator tx, Waiter waiter) {
+  if (tx->second.state == State::kCommitted &&
+      (waiter.kind != Waiter::kApplied || waiter.until <= now_)) {
+    ReplyCommitted(tx->first, &tx->second, waiter.token);
+    return;
+  }
+  if (waiter.kind == Waiter::kOutcome && waiter.until <= now_) {
+    ReplyKind(waiter.token, OutcomeKind::kPending, tx->first);
+    return;
+  }
+  tx->second.waiters.push_back(waiter);
+  At(waiter.until, Timer{Timer::kDeadline, tx->first, 0});
+}
+
+void CommitProtocol::On(const KeyAsked& e) {
+  if (e.key.empty() || e.key.size() > 128) {
+    Refuse(e.token, Reason::kInvalid, "a business key has 1 to 128 bytes");
+    return;
+  }
+  if (const auto known = state_.FindKey(e.key)) {
+    if (known->closed) {
+      ReplyKind(e.token, OutcomeKind::kAborted, LocalId{},
+                Refusal{Reason::kKeyTaken, false, "the key is closed", "", ""});
+    } else {
+      ReplyResolved(e.token, Full(known->id));
+    }
+    return;
+  }
+  auto flying = keys_in_flight_.find(e.key);
+  if (flying != keys_in_flight_.end()) {
+    ReplyKind(e.token, OutcomeKind::kPending, flying->second);
+  } else if (!e.close) {
+    ReplyKind(e.token, OutcomeKind::kPending, LocalId{});  // none yet; never `aborted`
+  } else if (!serving_ || !log_room_ || !registry_.Suspicion().empty()) {
+    Refuse(e.token, Reason::kNotServing, "the coordinator cannot record it now", true);
+  } else {
+    keys_closing_.insert(e.key);
+    Append(KeyRecord{e.key, true, {}}, /*force=*/true, e.token);
+  }
+}
+
+// Laws L9b, L14.
+void CommitProtocol::On(const Inquired& e) {
+  ReplyAnswers reply{e.token, {}};
+  if (const Registry::Participant* participant = registry_.FindDurable(e.participant)) {
+    registry_.Report(participant->record.index, e.seen, state_, epoch_, durable_batch_, now_);
+  }
+  const Registry::Participant* participant = registry_.FindDurable(e.participant);
+  for (const InquiryItem& item : e.items) {
+    ++counters_.inquiries;
+    InquiryAnswer answer{item.id, Resolve(item.id)};
+    if (answer.answer == InDoubtAnswer::kCommitted) {
+      const auto commit = state_.FindCommit(item.id.local);
+      for (const BranchRecord& branch : commit->branches) {
+        if (participant == nullptr || branch.participant != participant->record.index) continue;
+        answer.xid = branch.xid;
+        answer.timeline = branch.timeline;
+        answer.position = branch.position;
+        // Whatever else sits under that GID never voted.
+        answer.commit = static_cast<std::uint32_t>(branch.xid) == item.xid;
+      }
+    }
+    reply.answers.push_back(std::move(answer));
+  }
+  out_->push_back(std::move(reply));
+}
+
+// ---------------------------------------------------------------------------------- registry
+
+void CommitProtocol::On(const EnrolmentAsked& e) {
+  if (!IsParticipantName(e.participant.name)) {
+    Refuse(e.token, Reason::kInvalid, "a participant's name has 1 to 120 bytes of [a-z0-9-]");
+    return;
+  }
+  std::string why;
+  switch (registry_.Classify(e.participant, &why)) {
+    case Registry::Binding::kTaken:
+      Refuse(e.token, Reason::kNameTaken, why);
+      return;
+    case Registry::Binding::kNew:
+    case Registry::Binding::kMoved: {
+      if (!log_room_) {
+        Refuse(e.token, Reason::kNotServing, "the coordinator's log has no room", true);
+        return;
+      }
+      const ParticipantRecord record = registry_.Bind(e.participant);
+      Append(record, /*force=*/true, e.token);
+      registry_.Report(record.index, e.seen, state_, epoch_, durable_batch_, now_);
+      return;
+    }
+    case Registry::Binding::kSame: {
+      Registry::Participant* participant = registry_.Find(e.participant.name);
+      const ParticipantRecord& record = participant->record;
+      registry_.Report(record.index, e.seen, state_, epoch_, durable_batch_, now_);
+      out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port});
+      if (participant->durable) {
+        out_->push_back(ReplyEnrolled{e.token, record.name});
+      } else {
+        Append(record, /*force=*/true, e.token);
+      }
+      return;
+    }
+  }
+}
+
+void CommitProtocol::On(const DrainAsked& e) {
+  draining_ = true;
+  while (!waiting_leases_.empty()) {
+    Refuse(waiting_leases_.front().token, Reason::kNotServing, "the coordinator is draining", true);
+    waiting_leases_.pop_front();
+  }
+  out_->push_back(ReplyDone{e.token});
+}
+
+void CommitProtocol::On(const ForgetAsked& e) {
+  Registry::Participant* participant = registry_.FindDurable(e.participant);
+  if (participant == nullptr) {
+    Refuse(e.token, Reason::kUnknownParticipant,
+           "participant '" + e.participant + "' is not registered");
+    return;
+  }
+  if (participant->unacknowledged > 0) {
+    Refuse(e.token, Reason::kInvalid,
+           "participant '" + e.participant + "' owes " +
+               std::to_string(participant->unacknowledged) + " acknowledgements");
+    return;
+  }
+  ParticipantRecord record = participant->record;
+  record.forgotten = true;
+  Append(record, /*force=*/true, e.token);
+}
+
+void CommitProtocol::On(const RebindAsked& e) {
+  Registry::Participant* participant = registry_.FindDurable(e.participant);
+  if (participant == nullptr) {
+    Refuse(e.token, Reason::kUnknownParticipant,
+           "participant '" + e.participant + "' is not registered");
+    return;
+  }
+  participant->record.open = true;
+  Append(participant->record, /*force=*/true, e.token);
+}
+
+void CommitProtocol::On(const AcceptGapAsked& e) {
+  if (registry_.Suspicion().empty()) {
+    Refuse(e.token, Reason::kInvalid, "no report contradicts the log: there is no gap");
+    return;
+  }
+  Append(GapRecord{registry_.LowestContradicted(), registry_.HighestContradicted(), e.reason},
+         /*force=*/true, e.token);
+}
+
+void CommitProtocol::On(const DiscardReportAsked& e) {
+  Registry::Participant* participant = registry_.FindDurable(e.participant);
+  if (participant == nullptr || participant->contradiction.empty()) {
+    Refuse(e.token, Reason::kInvalid,
+           "no report of participant '" + e.participant + "' contradicts the log");
+    return;
+  }
+  participant->record.discarded = participant->reported;
+  participant->contradiction.clear();
+  Append(participant->record, /*force=*/true, e.token);
+}
+
+// ----------------------------------------------------------------------------------- replies
+
+void CommitProtocol::Refuse(ReplyToken token, Reason reason, std::string message,
+                            bool retryable) {
+  if (token == 0) return;
+  out_->push_back(ReplyRefused{token, Refusal{reason, retryable, std::move(message), "", ""}});
+}
+
+void CommitProtocol::ReplyKind(ReplyToken token, OutcomeKind kind, const LocalId& id,
+                               Refusal refusal) {
+  if (token == 0) return;
+  out_->push_back(ReplyOutcome{
+      token, kind, id.sequence == 0 ? TransactionId{} : Full(id), {}, std::move(refusal)});
+}
+
+void CommitProtocol::ReplyCommitted(const LocalId& id, const Transaction* tx, ReplyToken token) {
+  if (token == 0) return;
+  ReplyOutcome reply{token, OutcomeKind::kCommitted, Full(id), {}, {}};
+  if (tx != nullptr) {
+    for (const Branch& branch : tx->branches) {
+      if (branch.state != BranchState::kPrepared && branch.state != BranchState::kFinishSent) {
+        continue;
+      }
+      reply.unapplied.push_back(registry_.at(branch.evidence.participant).record.name);
+    }
+  }
+  out_->push_back(std::move(reply));
+}
+
+CommitProtocol::Branch* CommitProtocol::FindBranch(Transaction* tx,
+                                                   ParticipantIndex participant) {
+  for (Branch& branch : tx->branches) {
+    if (branch.evidence.participant == participant) return &branch;
+  }
+  return nullptr;
+}
+
+// ------------------------------------------------------------------------------------- views
+
+std::string CommitProtocol::DebugString(const LocalId& id) const {
+  static constexpr const char* kStates[] = {"preparing", "deciding", "committed"};
+  static constexpr const char* kBranches[] = {"idle",        "prepare-sent", "read-only",
+                                              "prepared",    "finish-sent",  "acknowledged"};
+  auto tx = transactions_.find(id);
+  std::string text = id.ToString() + " " +
+                     std::string(InDoubtAnswerName(Resolve(Full(id))));
+  if (tx == transactions_.end()) return text;
+  text += std::string(" ") + kStates[static_cast<int>(tx->second.state)];
+  for (const Branch& branch : tx->second.branches) {
+    text += " " + registry_.at(branch.evidence.participant).record.name + "=" +
+            kBranches[static_cast<int>(branch.state)];
+  }
+  return text;
+}
+
+std::vector<CommitProtocol::TransactionView> CommitProtocol::List(std::size_t limit) const {
+  std::vector<LocalId> ids;
+  ids.reserve(transactions_.size());
+  for (const auto& [id, tx] : transactions_) ids.push_back(id);
+  const std::size_t count = std::min(limit, ids.size());
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end());
+  static constexpr const char* kStates[] = {"preparing", "deciding", "committed"};
+  std::vector<TransactionView> views;
+  for (std::size_t i = 0; i < count; ++i) {
+    const Transaction& tx = transactions_.at(ids[i]);
+    TransactionView view{ids[i], kStates[static_cast<int>(tx.state)], {}, tx.deadline};
+    for (const Branch& branch : tx.branches) {
+      if (branch.state == BranchState::kReadOnly || branch.state == BranchState::kAcknowledged) {
+        continue;
+      }
+      if (tx.state == State::kPreparing && branch.state == BranchState::kPrepared) continue;
+      view.waiting_for.push_back(registry_.at(branch.evidence.participant).record.name);
+    }
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+void CommitProtocol::CheckInvariants() const {
+  std::size_t undecided = 0;
+  std::vector<std::uint64_t> owed(registry_.size());
+  for (const auto& [id, tx] : transactions_) {
+    TROTH_CHECK(!tx.branches.empty());
+    std::uint32_t missing = 0;
+    for (const Branch& branch : tx.branches) {
+      const bool voted = branch.state >= BranchState::kReadOnly;
+      const bool owes = branch.state == BranchState::kPrepared ||
+                        branch.state == BranchState::kFinishSent;
+      if (tx.state == State::kPreparing) {
+        missing += voted ? 0 : 1;
+        TROTH_CHECK(branch.state <= BranchState::kPrepared);
+      } else {
+        TROTH_CHECK(voted);  // L2
+        missing += tx.state == State::kCommitted && owes ? 1 : 0;
+        owed[branch.evidence.participant] += owes ? 1 : 0;
+      }
+    }
+    TROTH_CHECK(missing == tx.missing);
+    undecided += tx.state == State::kCommitted ? 0 : 1;
+    // L5: known committed exactly when its record is durable.
+    TROTH_CHECK(state_.Committed(id) == (tx.state == State::kCommitted));
+    if (tx.state == State::kPreparing) {
+      TROTH_CHECK(id.epoch == epoch_);              // L7a
+      TROTH_CHECK(InLiveLease(id) || tx.deadline <= now_);
+    }
+  }
+  TROTH_CHECK(undecided == undecided_);
+  for (ParticipantIndex i = 0; i < registry_.size(); ++i) {
+    TROTH_CHECK(owed[i] == registry_.at(i).unacknowledged);
+  }
+  TROTH_CHECK(leases_.next() <= leases_.reserved());
+}
+
+}  // namespace troth
