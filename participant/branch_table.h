@@ -1,0 +1,192 @@
+// BranchTable: the rules of a participant. Which work may be done, which branch may be prepared,
+// what a finish does to it, and when a branch is rolled back (laws L8-L13 of docs/protocol.md,
+// "Participant"). Knows neither wire nor PostgreSQL nor time: it drives a ResourceManager and is
+// given a clock and random numbers, so that the simulator runs this very code.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/thread_annotations.h"
+#include "common/transaction_id.h"
+#include "participant/refusal.h"
+#include "participant/resource_manager.h"
+
+namespace troth {
+
+struct BranchTableOptions {
+  std::string participant;
+  std::string instance;  // random, of this process
+  // Branches open, being prepared, prepared or found prepared, together. One more is refused.
+  std::size_t max_in_doubt = 200;
+  // No transaction lasts longer than a lease; so long an ended id is remembered.
+  std::chrono::milliseconds lease{30'000};
+  std::size_t max_ended = 1'000'000;
+};
+
+// A piece of work that asks to be let in; as the Context of the wire.
+struct WorkRequest {
+  std::string transaction_id;
+  int work = 0;
+  std::chrono::milliseconds time_left{0};
+  std::string mark;  // empty in work 0
+  Isolation isolation = Isolation::kDefault;
+  bool read_only = false;
+};
+
+// Work that was let in. It must be given back to EndWork, exactly once.
+struct Work {
+  std::string transaction_id;
+  Session* session = nullptr;
+};
+
+struct Vote {
+  enum class Kind { kPrepared, kReadOnly, kRefused, kWorking };
+  Kind kind = Kind::kWorking;
+  int works = 0;
+  Evidence evidence;  // kPrepared
+  Refusal refusal;    // kRefused
+};
+
+// What the caller is told of a branch after work.
+struct BranchView {
+  std::string mark;
+  int works = 0;
+  std::optional<Vote> vote;  // after the last work of an early prepare
+};
+
+struct PrepareRequest {
+  std::string transaction_id;
+  std::string mark;
+  int works = 0;
+  std::chrono::milliseconds time_left{0};
+  std::string instance;
+};
+
+struct FinishRequest {
+  std::string transaction_id;
+  bool commit = false;
+  std::optional<Evidence> evidence;  // required for commit
+};
+
+// For status and metrics.
+struct BranchInfo {
+  std::string transaction_id;
+  std::string state;
+  std::chrono::milliseconds age{0};
+};
+
+struct BranchCounts {
+  std::size_t active = 0;    // open, not yet prepared
+  std::size_t in_doubt = 0;  // being prepared, prepared, being finished here
+  std::size_t found = 0;     // prepared, and nobody's here: what the sweep works on
+  std::size_t ended = 0;     // remembered
+  std::uint64_t heuristics = 0;
+  std::uint64_t hazards = 0;
+};
+
+// Thread-safe monitor. One thing at a time happens to an id; calls about different ids do not
+// wait for each other. While the resource manager works, the monitor is free.
+class BranchTable {
+ public:
+  using Random = std::function<std::uint64_t()>;
+
+  // `resource_manager` and `clock` outlive the table.
+  BranchTable(BranchTableOptions options, ResourceManager* resource_manager, Clock* clock,
+              Random random);
+  ~BranchTable();
+  BranchTable(const BranchTable&) = delete;
+  BranchTable& operator=(const BranchTable&) = delete;
+
+  // Lets work in, or says why not. Work 0 must find no branch and the id not ended, opens a
+  // block (ResourceManager::Begin) and draws the mark. Work n must bring the mark, find n done,
+  // none under way and no failure. A refusal leaves a branch that exists as it was.
+  Granted<Work> StartWork(const WorkRequest& request);
+
+  // Ends work. `failure` set: the branch is rolled back now, and work and prepare are refused
+  // until it is aborted; that refusal is returned. Without it the session is looked at
+  // (Session::Broken) and the piece is counted. With `last` the branch is prepared too, which
+  // waits until the database has answered or the deadline has passed; a refused vote is
+  // returned as its refusal.
+  Granted<BranchView> EndWork(const Work& work, std::optional<Refusal> failure, bool last);
+
+  // Votes, in order. Waits at most `wait`; a branch that is slower votes kWorking and goes on:
+  // ask again. A repeated prepare gets the same vote. kRefused binds: the branch is rolled back
+  // and the id ended.
+  std::vector<Vote> Prepare(std::span<const PrepareRequest> requests,
+                            std::chrono::milliseconds wait);
+
+  // Settles, in order. Waits at most `wait`. An abort cancels work under way, rolls back an
+  // open branch, waits behind a PREPARE; it ends the id, even one never heard of, so that work
+  // that comes late finds it ended. Safe to repeat.
+  std::vector<FinishResult> Finish(std::span<const FinishRequest> requests,
+                                   std::chrono::milliseconds wait);
+
+  // Once a few hundred milliseconds at most: rolls back branches idle past their deadline,
+  // cancels work past it, takes in the answers of slow PREPAREs, forgets old ended ids.
+  void Tick();
+
+  // True when a prepared transaction of this id is being looked after here, so that the sweep
+  // leaves it alone: open or being prepared or finished, or prepared less than `young` ago.
+  bool LooksAfter(const std::string& transaction_id, std::chrono::milliseconds young) const;
+  // Told by the sweep how many prepared branches it knows of that nobody here looks after.
+  void SetFound(std::size_t found);
+
+  BranchCounts Counts() const;
+  // At most `limit`, the oldest first.
+  std::vector<BranchInfo> List(std::size_t limit) const;
+
+  // From now on work 0 is refused (kNotServing); what has begun may end.
+  void Drain();
+  // Rolls back every open branch. For the end of the process.
+  void RollbackAll();
+
+ private:
+  struct Branch;
+  struct Ended;
+  enum class State;
+
+  using Branches = std::unordered_map<std::string, std::unique_ptr<Branch>>;
+
+  Granted<Work> Open(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
+  Granted<Work> Continue(Branch* branch, const WorkRequest& request) TROTH_REQUIRES(mutex_);
+  std::optional<Refusal> MayOpen(const WorkRequest& request) const TROTH_REQUIRES(mutex_);
+  std::optional<Refusal> MayPrepare(const Branch& branch, const PrepareRequest& request) const
+      TROTH_REQUIRES(mutex_);
+  // Starts or continues PREPARE of these branches, all in State::kPreparing and held by us.
+  void RunPrepares(std::vector<Branch*> branches, std::chrono::milliseconds wait)
+      TROTH_EXCLUDES(mutex_);
+  void TakeResult(Branch* branch, PrepareResult result) TROTH_REQUIRES(mutex_);
+  Vote VoteOf(const std::string& id) const TROTH_REQUIRES(mutex_);
+  std::optional<FinishResult> FinishHere(const FinishRequest& request, FinishOrder* order)
+      TROTH_REQUIRES(mutex_);
+  void TakeFinish(const FinishRequest& request, const FinishResult& result)
+      TROTH_REQUIRES(mutex_);
+  void EndBranch(const std::string& id, Ended ended) TROTH_REQUIRES(mutex_);
+  void CancelDoomed(std::vector<Branch*> branches) TROTH_EXCLUDES(mutex_);
+  std::string NewMark();
+
+  const BranchTableOptions options_;
+  ResourceManager* const resource_manager_;
+  Clock* const clock_;
+  const Random random_;
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  Branches branches_ TROTH_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, Ended> ended_ TROTH_GUARDED_BY(mutex_);
+  std::deque<std::pair<std::int64_t, std::string>> ended_order_ TROTH_GUARDED_BY(mutex_);
+  BranchCounts counts_ TROTH_GUARDED_BY(mutex_);
+  bool draining_ TROTH_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace troth
