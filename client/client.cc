@@ -1,0 +1,192 @@
+// See client.h.
+#include "client/client.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "client/backoff.h"
+#include "client/boot_time.h"
+#include "client/client_core.h"
+#include "client/transaction_rep.h"
+#include "common/check.h"
+
+namespace troth {
+namespace {
+
+Status StatusOf(const CallReport& report) {
+  switch (report.end) {
+    case CallReport::End::kAnswered:
+      return OkStatus();
+    case CallReport::End::kRefused:
+      return FailureOf(report.refusal, "").ToStatus();
+    case CallReport::End::kNotSent:
+      return Status(Code::kUnavailable, "the coordinator cannot be reached: " + report.error);
+    default:
+      return Status(Code::kUnknown, report.error);
+  }
+}
+
+Result<Outcome> OutcomeOf(const CallReport& report, const wire::Outcome& outcome) {
+  if (!report.ok()) return StatusOf(report);
+  return Outcome::FromWire(outcome);
+}
+
+}  // namespace
+
+Client::Client(ClientOptions options)
+    : options_(std::move(options)), core_(new ClientCore(options_)) {}
+
+Client::~Client() {
+  ClientCore* const core = core_.load();
+  // A forked child's copy of its parent's core is left alone: closing its connections would
+  // shut down the parent's.
+  if (core->OfThisProcess()) delete core;
+}
+
+ClientCore* Client::core() {
+  ClientCore* core = core_.load(std::memory_order_acquire);
+  if (core->OfThisProcess()) return core;
+  // First use after a fork. The parent's core stays where it is, for ever.
+  ClientCore* const fresh = new ClientCore(options_);
+  if (core_.compare_exchange_strong(core, fresh)) return fresh;
+  delete fresh;
+  return core;
+}
+
+Result<Transaction> Client::Begin(const TransactionOptions& options) {
+  if (options.deadline_ms <= 0) {
+    return Status(Code::kInvalid, "the deadline of a transaction must lie ahead, not at " +
+                                      std::to_string(options.deadline_ms) + " ms");
+  }
+  if (options.key.size() > 128) {
+    return Status(Code::kInvalid, "a business key has at most 128 bytes, this one " +
+                                      std::to_string(options.key.size()));
+  }
+  ClientCore* const core = this->core();
+  const Deadline deadline = Deadline::In(options.deadline_ms);
+  Result<std::string> id = core->TakeId(deadline);
+  if (!id.ok()) return id.status();
+  return Transaction(
+      std::make_unique<Transaction::Rep>(core, *std::move(id), deadline, options));
+}
+
+Result<Outcome> Client::AskOutcome(const std::string& transaction_id, std::int64_t wait_ms) {
+  wire::Outcome outcome;
+  const Deadline deadline = Deadline::In(std::max<std::int64_t>(1000, wait_ms));
+  const Deadline waiting = Deadline::In(wait_ms);
+  const CallReport report =
+      core()->AskCoordinator(deadline, [&](wire::CoordinatorClient& coordinator) {
+        coordinator.outcome(outcome, transaction_id,
+                            std::min<std::int64_t>(30'000, waiting.left_ms()));
+      });
+  return OutcomeOf(report, outcome);
+}
+
+Result<Outcome> Client::AskOutcomeOfKey(const std::string& key, std::int64_t timeout_ms) {
+  wire::Outcome outcome;
+  const CallReport report = core()->AskCoordinator(
+      Deadline::In(timeout_ms),
+      [&](wire::CoordinatorClient& coordinator) { coordinator.outcome_of_key(outcome, key); });
+  return OutcomeOf(report, outcome);
+}
+
+Result<Outcome> Client::CloseKey(const std::string& key, std::int64_t timeout_ms) {
+  wire::Outcome outcome;
+  const CallReport report = core()->AskCoordinator(
+      Deadline::In(timeout_ms),
+      [&](wire::CoordinatorClient& coordinator) { coordinator.close_key(outcome, key); });
+  return OutcomeOf(report, outcome);
+}
+
+Result<std::vector<wire::ParticipantAddress>> Client::Resolve(
+    const std::vector<std::string>& names, std::int64_t timeout_ms) {
+  std::vector<wire::ParticipantAddress> places;
+  const CallReport report = core()->AskCoordinator(
+      Deadline::In(timeout_ms),
+      [&](wire::CoordinatorClient& coordinator) { coordinator.resolve(places, names); });
+  if (!report.ok()) return StatusOf(report);
+  return places;
+}
+
+Status Client::CallRaw(const std::string& participant, std::int64_t timeout_ms,
+                       const std::function<void(const ProtocolPointer&)>& call) {
+  ClientCore* const core = this->core();
+  const Deadline deadline = Deadline::In(timeout_ms);
+  for (bool again = false;; again = true) {
+    std::unique_ptr<Connection> connection;
+    if (std::optional<Failure> failure =
+            core->ConnectParticipant(participant, "", deadline, &connection)) {
+      return failure->ToStatus();
+    }
+    const ProtocolPointer protocol = connection->protocol();
+    const CallReport report = connection->Run(deadline.left_ms() + core->options().grace_ms,
+                                              [&] { call(protocol); });
+    core->Return(std::move(connection), report);
+    if (report.end == CallReport::End::kRefused) {
+      return FailureOf(report.refusal, participant).ToStatus();
+    }
+    if (report.ok() || again || deadline.passed() ||
+        report.end == CallReport::End::kOtherFault) {
+      return StatusOf(report);
+    }
+  }
+}
+
+namespace {
+
+// What one attempt came to, and whether the whole transaction may be repeated.
+struct Attempt {
+  Outcome outcome;
+  bool repeat = false;
+};
+
+Attempt RunOnce(Client& client, const TransactionOptions& options,
+                const std::function<Status(Transaction&)>& body, Wait wait) {
+  Attempt attempt;
+  Result<Transaction> transaction = client.Begin(options);
+  if (!transaction.ok()) {
+    const Status& status = transaction.status();
+    Failure failure;
+    failure.reason = status.code() == Code::kInvalid ? wire::Reason::INVALID
+                                                     : wire::Reason::NOT_SERVING;
+    failure.message = status.message();
+    failure.retryable = status.code() == Code::kUnavailable ||
+                        status.code() == Code::kOverloaded || status.code() == Code::kDeadline;
+    attempt.repeat = failure.retryable;
+    attempt.outcome = Outcome::Aborted("", std::move(failure));
+    return attempt;
+  }
+  const Status done = body(*transaction);
+  if (!done.ok() && !transaction->failure()) {
+    // The body's own error: its transaction did nothing wrong.
+    transaction->Abort();
+    Failure failure;
+    failure.message = done.message();
+    attempt.outcome = Outcome::Aborted(transaction->id(), std::move(failure));
+    return attempt;
+  }
+  attempt.outcome = transaction->Commit(wait);  // aborts if work failed
+  attempt.repeat = attempt.outcome.kind == Outcome::Kind::kAborted &&
+                   attempt.outcome.failure.retryable;
+  return attempt;
+}
+
+}  // namespace
+
+Outcome RunTransaction(Client& client, const TransactionOptions& options,
+                       const std::function<Status(Transaction&)>& body, Wait wait,
+                       const RetryOptions& retry) {
+  const Deadline end = Deadline::In(retry.total_ms);
+  Backoff backoff(retry.first_backoff_ms, retry.max_backoff_ms);
+  for (;;) {
+    const Attempt attempt = RunOnce(client, options, body, wait);
+    if (!attempt.repeat) return attempt.outcome;
+    const std::int64_t pause_ms = backoff.NextMs();
+    if (pause_ms >= end.left_ms()) return attempt.outcome;
+    std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
+  }
+}
+
+}  // namespace troth

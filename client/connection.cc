@@ -1,0 +1,179 @@
+// See connection.h.
+#include "client/connection.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <utility>
+
+#include <poll.h>
+#include <thrift/TApplicationException.h>
+#include <thrift/protocol/TCompactProtocol.h>
+#include <thrift/protocol/TProtocolException.h>
+#include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TSocket.h>
+#include <thrift/transport/TTransportException.h>
+
+#include "common/check.h"
+
+namespace troth {
+namespace {
+
+using apache::thrift::TConfiguration;
+using apache::thrift::TException;
+using apache::thrift::protocol::TCompactProtocolT;
+using apache::thrift::transport::TFramedTransport;
+using apache::thrift::transport::TSocket;
+using apache::thrift::transport::TTransport;
+using apache::thrift::transport::TTransportException;
+
+// Thrift 0.17 counts what it read against the largest message, and TFramedTransport never
+// starts that count anew: a connection would break after so many bytes in all.
+class FramedTransport : public TFramedTransport {
+ public:
+  FramedTransport(std::shared_ptr<TTransport> transport, std::shared_ptr<TConfiguration> config)
+      : TFramedTransport(std::move(transport), std::move(config)) {}
+
+ protected:
+  bool readFrame() override {
+    resetConsumedMessageSize();
+    return TFramedTransport::readFrame();
+  }
+};
+
+int ClampMs(std::int64_t ms) {
+  return static_cast<int>(
+      std::clamp<std::int64_t>(ms, 1, std::numeric_limits<int>::max() / 2));
+}
+
+}  // namespace
+
+Result<Address> Address::Parse(std::string_view text) {
+  const std::size_t colon = text.rfind(':');
+  Address address;
+  if (colon != text.npos && colon > 0) {
+    address.host = text.substr(0, colon);
+    const char* const end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, address.port);
+    if (error == std::errc() && stop == end && address.port > 0 && address.port < 65536) {
+      return address;
+    }
+  }
+  return Status(Code::kInvalid, "'" + std::string(text) + "' is no address: HOST:PORT is");
+}
+
+Result<std::vector<Address>> Address::ParseList(std::string_view text) {
+  std::vector<Address> addresses;
+  for (;;) {
+    const std::size_t comma = text.find(',');
+    Result<Address> address = Parse(text.substr(0, comma));
+    if (!address.ok()) return address.status();
+    addresses.push_back(*std::move(address));
+    if (comma == text.npos) return addresses;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+CallReport CallReport::NotSent(std::string error) {
+  CallReport report;
+  report.end = End::kNotSent;
+  report.error = std::move(error);
+  return report;
+}
+
+Connection::Connection(const Address& address, std::shared_ptr<TSocket> socket)
+    : address_(address), socket_(std::move(socket)) {
+  // Only frames are bounded: a message is one frame.
+  auto config = std::make_shared<TConfiguration>(std::numeric_limits<int>::max(), kMaxFrameBytes);
+  auto framed = std::make_shared<FramedTransport>(socket_, config);
+  protocol_ = std::make_shared<TCompactProtocolT<TFramedTransport>>(framed);
+}
+
+Connection::~Connection() {
+  try {
+    socket_->close();
+  } catch (const TException&) {
+    // The descriptor is given back in any case.
+  }
+}
+
+Result<std::unique_ptr<Connection>> Connection::Open(const Address& address,
+                                                     std::int64_t timeout_ms) {
+  auto socket = std::make_shared<TSocket>(address.host, address.port);
+  socket->setConnTimeout(ClampMs(timeout_ms));
+  socket->setNoDelay(true);
+  // Closing must not throw away what the other side has not read yet.
+  socket->setLinger(false, 0);
+  socket->setKeepAlive(true);
+  try {
+    socket->open();
+  } catch (const TException& e) {
+    return Status(Code::kUnavailable, "no connection to " + address.ToString() + ": " + e.what());
+  }
+  return std::unique_ptr<Connection>(new Connection(address, std::move(socket)));
+}
+
+bool Connection::Idle() const {
+  pollfd poll_fd{socket_->getSocketFD(), POLLIN | POLLRDHUP, 0};
+  return poll(&poll_fd, 1, 0) == 0;
+}
+
+CallReport Connection::Run(std::int64_t timeout_ms, const std::function<void()>& call) {
+  if (timeout_ms != timeout_ms_) {
+    timeout_ms_ = timeout_ms;
+    socket_->setRecvTimeout(ClampMs(timeout_ms));
+    socket_->setSendTimeout(ClampMs(timeout_ms));
+  }
+  CallReport report;
+  try {
+    call();
+  } catch (const wire::Refused& e) {
+    report.end = CallReport::End::kRefused;
+    report.refusal = e;
+  } catch (const TTransportException& e) {
+    report.end = CallReport::End::kUnanswered;
+    report.error = e.getType() == TTransportException::TIMED_OUT
+                       ? address_.ToString() + " did not answer in time"
+                       : "connection to " + address_.ToString() + " lost: " + e.what();
+  } catch (const apache::thrift::protocol::TProtocolException& e) {
+    report.end = CallReport::End::kUnanswered;
+    report.error = address_.ToString() + " sent what is no reply: " + e.what();
+  } catch (const apache::thrift::TApplicationException& e) {
+    report.end = CallReport::End::kUnanswered;
+    report.error = address_.ToString() + " could not handle the call: " + e.what();
+  } catch (const TException& e) {
+    report.end = CallReport::End::kOtherFault;
+    report.error = e.what();
+  }
+  return report;
+}
+
+std::unique_ptr<Connection> ConnectionPool::Take(const Address& address) {
+  for (;;) {
+    std::unique_ptr<Connection> connection;
+    {
+      MutexLock lock(&mutex_);
+      const auto found = idle_.find(address);
+      if (found == idle_.end() || found->second.empty()) return nullptr;
+      connection = std::move(found->second.back());
+      found->second.pop_back();
+    }
+    if (connection->Idle()) return connection;
+  }
+}
+
+void ConnectionPool::Give(std::unique_ptr<Connection> connection) {
+  TROTH_CHECK(connection != nullptr);
+  MutexLock lock(&mutex_);
+  std::vector<std::unique_ptr<Connection>>& idle = idle_[connection->address()];
+  if (idle.size() < max_idle_) idle.push_back(std::move(connection));
+}
+
+void ConnectionPool::Drop(const Address& address) {
+  std::vector<std::unique_ptr<Connection>> dropped;
+  MutexLock lock(&mutex_);
+  const auto found = idle_.find(address);
+  if (found != idle_.end()) dropped.swap(found->second);
+}
+
+}  // namespace troth

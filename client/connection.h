@@ -1,0 +1,111 @@
+// Connections to coordinators and participants: framed, compact, one call at a time each, and
+// where Thrift's exceptions end. Knows no transaction. docs/architecture.md, "The wire".
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "common/thread_annotations.h"
+#include "troth_types.h"
+
+namespace apache::thrift {
+namespace protocol {
+class TProtocol;
+}
+namespace transport {
+class TSocket;
+}
+}  // namespace apache::thrift
+
+namespace troth {
+
+// Frames above this are refused by both sides (thrift/troth.thrift).
+inline constexpr int kMaxFrameBytes = 1 << 20;
+
+struct Address {
+  std::string host;
+  int port = 0;
+  auto operator<=>(const Address&) const = default;
+  std::string ToString() const { return host + ":" + std::to_string(port); }
+  // `HOST:PORT`; kInvalid otherwise.
+  static Result<Address> Parse(std::string_view text);
+  // `HOST:PORT[,HOST:PORT...]`, at least one.
+  static Result<std::vector<Address>> ParseList(std::string_view text);
+};
+
+// How a call ended.
+struct CallReport {
+  enum class End {
+    kAnswered,     // the reply was read
+    kRefused,      // the other side says: surely not done
+    kNotSent,      // no connection: surely not done
+    kUnanswered,   // sent, maybe in part, and no reply: maybe done
+    kOtherFault,   // an exception that is none of Troth's: the service declared it, or is another
+  };
+  End end = End::kAnswered;
+  wire::Refused refusal;  // kRefused
+  std::string error;      // otherwise, unless kAnswered
+
+  bool ok() const { return end == End::kAnswered; }
+  static CallReport NotSent(std::string error);
+};
+
+// One connection. Not thread-safe.
+class Connection {
+ public:
+  // Connects within `timeout_ms`; blocks that long, and for the resolver of host names.
+  // kUnavailable when nobody answers there.
+  static Result<std::unique_ptr<Connection>> Open(const Address& address, std::int64_t timeout_ms);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  const Address& address() const { return address_; }
+  const std::shared_ptr<apache::thrift::protocol::TProtocol>& protocol() const {
+    return protocol_;
+  }
+  // True while the other side has neither closed it nor sent what nobody asked for. No call.
+  bool Idle() const;
+
+  // Runs `call`, which makes one call over protocol() and may wait `timeout_ms` for the reply.
+  // Unless the report says kAnswered or kRefused the connection is of no use any more. Thrift's
+  // exceptions stop here; others pass through.
+  CallReport Run(std::int64_t timeout_ms, const std::function<void()>& call);
+
+  // Who answered the first call, where that is known; set by the one who made it.
+  std::string participant;
+  std::string instance;
+
+ private:
+  Connection(const Address& address, std::shared_ptr<apache::thrift::transport::TSocket> socket);
+
+  const Address address_;
+  const std::shared_ptr<apache::thrift::transport::TSocket> socket_;
+  std::shared_ptr<apache::thrift::protocol::TProtocol> protocol_;
+  std::int64_t timeout_ms_ = -1;
+};
+
+// Idle connections by address, newest first. Thread-safe.
+class ConnectionPool {
+ public:
+  explicit ConnectionPool(std::size_t max_idle) : max_idle_(max_idle) {}
+
+  // An idle connection that still looks alive, or null.
+  std::unique_ptr<Connection> Take(const Address& address) TROTH_EXCLUDES(mutex_);
+  // After a call that was answered or refused. Closes it when enough are idle.
+  void Give(std::unique_ptr<Connection> connection) TROTH_EXCLUDES(mutex_);
+  // Closes all idle ones to an address whose server seems to be gone.
+  void Drop(const Address& address) TROTH_EXCLUDES(mutex_);
+
+ private:
+  const std::size_t max_idle_;
+  Mutex mutex_;
+  std::map<Address, std::vector<std::unique_ptr<Connection>>> idle_ TROTH_GUARDED_BY(mutex_);
+};
+
+}  // namespace troth

@@ -1,0 +1,63 @@
+// The inside of a Transaction. Internal to client/; applications see transaction.h.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/boot_time.h"
+#include "client/client_core.h"
+#include "client/transaction.h"
+#include "common/thread_annotations.h"
+#include "coordinator_types.h"
+
+namespace troth {
+
+struct Transaction::Rep {
+  Rep(ClientCore* core, std::string id, const Deadline& deadline,
+      const TransactionOptions& options);
+
+  // One participant's part, as far as we know it.
+  struct BranchState {
+    bool busy = false;      // a piece of work is under way
+    bool opened = false;    // work 0 was answered
+    bool read_only = false;
+    std::string mark;
+    std::string instance;
+    std::int32_t works = 0;
+    std::optional<wire::Vote> vote;
+  };
+
+  // Claims the branch for one piece of work and fills its context; an error: it may not be done.
+  Status StartWork(const std::string& participant, const WorkOptions& work_options,
+                   wire::Context* context, std::string* instance) TROTH_EXCLUDES(mutex);
+  // Takes the answer of a piece of work into account; an error if it is not to be believed.
+  Status TakeAnswer(const std::string& participant, const wire::Context& context,
+                    const wire::Branch& answer) TROTH_EXCLUDES(mutex);
+  // Work ended without an answer to be believed: the transaction can only be aborted.
+  Status Fail(const std::string& participant, Failure failure) TROTH_EXCLUDES(mutex);
+  std::vector<wire::BranchClaim> Claims() TROTH_EXCLUDES(mutex);
+  // The branches are no longer ours to count.
+  void Forget() TROTH_EXCLUDES(mutex);
+  // Tells the coordinator, one attempt of a second at most.
+  void SendAbort();
+  // Repeats the commit call until something is known, or the deadline passed.
+  Outcome AskCommit(Wait wait);
+  // The coordinator refused a commit; `heard` if an earlier call was sent and not answered.
+  Outcome AfterRefusal(const wire::Refused& refusal, bool heard);
+  Outcome Unknown(std::string why) const;
+
+  ClientCore* const core;
+  const std::string id;
+  const Deadline deadline;
+  const TransactionOptions options;
+
+  Mutex mutex;
+  bool ended TROTH_GUARDED_BY(mutex) = false;
+  std::optional<Failure> failure TROTH_GUARDED_BY(mutex);
+  std::map<std::string, BranchState> branches TROTH_GUARDED_BY(mutex);
+};
+
+}  // namespace troth
