@@ -38,3 +38,9 @@ foreach(linker mold lld)
     break()
   endif()
 endforeach()
+
+# clang's proof that what a mutex guards is touched only under it (scripts/check).
+option(TROTH_THREAD_SAFETY "Run clang's thread-safety analysis" OFF)
+if(TROTH_THREAD_SAFETY)
+  target_compile_options(troth_warnings INTERFACE -Wthread-safety)
+endif()

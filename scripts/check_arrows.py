@@ -1,0 +1,158 @@
+#!/usr/bin/python3
+"""Who may include whom: fails when an #include breaks an arrow of docs/architecture.md.
+
+Reads the sources as text and needs no build. The arrows stand in the tables below; CMake's link
+lines say the same, but would let a header through that needs no linking.
+"""
+import argparse
+import fnmatch
+import os
+import re
+import sys
+
+# Room -> the rooms whose headers it may include, its own aside.
+ARROWS = {
+    "common": [],
+    "wire": ["common"],
+    "recovery": ["common"],
+    "coordinator": ["recovery", "wire", "common"],
+    "participant": ["wire", "common"],
+    "client": ["common"],
+    "cli": ["recovery", "client", "common"],
+    "examples": ["participant", "client", "common"],
+    "jepsen": ["client", "common"],
+    "tests": ["*"],
+    "bench": ["*"],
+}
+
+# The pure core: values in, values out. No clock, socket, disk, thread or random number.
+PURE = {
+    ("coordinator/commit_protocol*", "coordinator/protocol_events.*", "coordinator/lease_book.*",
+     "coordinator/registry.*"): [
+        "common/transaction_id.h", "common/status.h", "common/check.h",
+        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
+        "coordinator/commit_protocol*.h", "coordinator/protocol_events.h",
+        "coordinator/lease_book.h", "coordinator/registry.h"],
+    ("recovery/in_doubt.*", "recovery/log_record.*", "recovery/recovered_state.*"): [
+        "common/transaction_id.h", "common/status.h", "common/check.h", "common/codec.h",
+        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h"],
+}
+# (<cstdio> for snprintf: there is no std::format here.)
+PURE_STANDARD = set("""
+    algorithm array bit cassert charconv cinttypes compare concepts cstddef cstdint cstdio cstring deque functional
+    initializer_list iosfwd iterator limits list map memory new numeric optional ostream queue set
+    span sstream stack stdexcept string string_view tuple type_traits unordered_map unordered_set
+    utility variant vector""".split())
+
+# Headers from outside that only some files may know. Each entry: what is included, by whom, why.
+KEPT = [
+    ("the wire (generated from thrift/, or of Thrift itself)", ["<wire>", "thrift/*"],
+     ["*/*_service.*", "coordinator/participant_channel.*", "coordinator/*_channel.*",
+      "wire/*", "client/*", "cli/*", "examples/*", "jepsen/*", "tests/*",
+      "bench/*", "participant/participant.*", "participant/recovery*", "participant/coordinator_*", "*/*_server.*",
+      "*/thrift_*", "*/wire_*"],
+     "wire types stop at the services, the channels and the client"),
+    ("PostgreSQL's client library", ["pqxx/*", "libpq-fe.h", "libpq/*", "postgres_ext.h"],
+     ["participant/*", "examples/*", "jepsen/*", "tests/*", "bench/*"],
+     "a database is reached through participant/resource_manager.h"),
+    ("libfiu", ["fiu.h", "fiu-*.h"], ["common/failpoint.*"],
+     "failpoints go through common/failpoint.h"),
+    ("gflags", ["gflags/*"],
+     ["common/program.*", "*main.cc", "*/main_*", "cli/*", "examples/*", "jepsen/*", "tests/*",
+      "bench/*"],
+     "flags belong to main files; the rest gets options as values"),
+]
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+def matches(path, patterns):
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def sources(root):
+    """Paths, relative to `root`, of the C++ files of all rooms."""
+    for room in sorted(ARROWS):
+        for folder, folders, names in os.walk(os.path.join(root, room)):
+            folders.sort()
+            for name in sorted(names):
+                if name.endswith((".h", ".cc", ".inc")):
+                    yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def generated_headers(root):
+    """Names of the headers that Thrift makes of thrift/*.thrift."""
+    names = set()
+    folder = os.path.join(root, "thrift")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.endswith(".thrift"):
+            unit = name[:-len(".thrift")]
+            names |= {unit + "_types.h", unit + "_constants.h"}
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                names |= {s + ".h" for s in re.findall(r"^service (\w+)", file.read(), re.MULTILINE)}
+    return names
+
+
+def room_fault(path, header):
+    """Why `path` may not include `header`, another room's; None if it may."""
+    here, there = path.split("/")[0], header.split("/")[0]
+    if there not in ARROWS or there == here:
+        return None
+    allowed = ARROWS[here]
+    if "*" in allowed or there in allowed:
+        return None
+    whom = ", ".join(allowed) if allowed else "no other room"
+    return f"{here}/ may include {whom}"
+
+
+def pure_fault(path, header, angled, wire):
+    """Why the pure file `path` may not include `header`; None if it may, or is not pure."""
+    for files, allowed in PURE.items():
+        if not matches(path, files):
+            continue
+        if angled and header in PURE_STANDARD:
+            return None
+        if not angled and matches(header, allowed) and header not in wire:
+            return None
+        kind = "no header but of values" if angled else "only " + ", ".join(allowed)
+        return f"a file of the pure core may include {kind}"
+    return None
+
+
+def faults(root):
+    """(path, line, header, reason) of every #include that breaks an arrow."""
+    wire = generated_headers(root)
+    for path in sources(root):
+        with open(os.path.join(root, path), encoding="utf-8") as file:
+            text = file.read()
+        for match in INCLUDE.finditer(text):
+            header, angled = match.group(2), match.group(1) == "<"
+            line = text.count("\n", 0, match.start()) + 1
+            reason = room_fault(path, header) or pure_fault(path, header, angled, wire)
+            for what, headers, allowed, why in KEPT:
+                known = matches(header, headers) or ("<wire>" in headers and header in wire)
+                if known and not matches(path, allowed):
+                    reason = reason or f"{what} is not for this file: {why}"
+            if not angled and "/" in header and not header.startswith("thrift/") \
+                    and header.split("/")[0] in ARROWS \
+                    and not os.path.exists(os.path.join(root, header)):
+                reason = reason or "no such file"
+            if reason:
+                yield path, line, header, reason
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", default=os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."),
+                        help="of the source tree to be checked (default: this one)")
+    root = os.path.normpath(parser.parse_args().root)
+    count = sum(1 for _ in sources(root))
+    broken = list(faults(root))
+    for path, line, header, reason in broken:
+        print(f"{path}:{line}: includes {header}: {reason}", file=sys.stderr)
+    print(f"arrows: files={count} broken={len(broken)}")
+    return 1 if broken or count == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
