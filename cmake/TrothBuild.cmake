@@ -17,7 +17,8 @@ target_compile_options(troth_warnings INTERFACE -Wall -Wextra $<$<BOOL:${TROTH_W
 # "", "address,undefined" or "thread".
 set(TROTH_SANITIZE "" CACHE STRING "Sanitizers for every target")
 if(TROTH_SANITIZE)
-  add_compile_options(-fsanitize=${TROTH_SANITIZE} -fno-omit-frame-pointer
+  # -O1 (the last one counts): the frames stay readable, and the build takes half the time.
+  add_compile_options(-O1 -fsanitize=${TROTH_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${TROTH_SANITIZE})
 endif()
