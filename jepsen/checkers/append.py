@@ -92,9 +92,6 @@ class Index:
         for _, elements in key.reads:
             if len(elements) > len(longest):
                 longest = elements
-        if not longest:
-            possible = [v for v, n in key.writers.items() if self.possible[n]]
-            longest = possible if len(possible) == 1 else ()
         key.longest = list(longest)
         key.order = list(dict.fromkeys(longest))
         key.place = {v: i for i, v in enumerate(key.order)}

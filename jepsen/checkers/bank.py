@@ -81,10 +81,11 @@ class _Bank:
         for transfer in self.transfers:
             if transfer.type == 'fail' or transfer.begin > call.begin:
                 continue
+            done = transfer.type == 'ok' and transfer.end < call.begin
             for account, change in _legs(transfer).items():
                 if account not in sure:
                     raise HistoryError(f'{transfer.name()}: {account} was not set up')
-                if transfer.type == 'ok':
+                if done:
                     sure[account] += change
                 elif change < 0:
                     low[account] += change

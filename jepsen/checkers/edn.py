@@ -182,7 +182,7 @@ def _rebuild(value):
     return [_rebuild(item) for item in value]
 
 
-def _read_fast(text):
+def read_fast(text):
     """All values of a plain text, or None if only the slow reader can tell."""
     if _NOT_PLAIN.search(text) or _MARK in text:
         return None
@@ -220,13 +220,13 @@ def read_all(text, lines_at_once=2000):
     values, lines = [], text.split('\n')
     for start in range(0, len(lines), lines_at_once):
         part = lines[start:start + lines_at_once]
-        fast = _read_fast('\n'.join(part))
+        fast = read_fast('\n'.join(part))
         if fast is not None:
             values.extend(fast)
             continue
         try:
             for line in part:
-                fast = _read_fast(line)
+                fast = read_fast(line)
                 values.extend(read_slow(line) if fast is None else fast)
         except EdnError:
             return read_slow(text)  # A value over several lines, or a real error.

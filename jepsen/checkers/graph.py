@@ -63,6 +63,7 @@ class Graph:
         self.ticks = 0
         self._sources, self._targets, self._kinds = [], [], []
         self._extra = []  # (sources, targets, kind) as arrays
+        self._begins = numpy.zeros(count, dtype=numpy.int64)
 
     def add(self, source, target, kind):
         """An edge; a node does not depend on itself, so loops are left out."""
@@ -79,6 +80,8 @@ class Graph:
         """
         if sessions:
             self._sessions(calls)
+        begins = numpy.array([call.begin for call in calls])
+        self._begins = begins
         done = [(call.end, i) for i, call in enumerate(calls) if call.type == 'ok']
         done.sort()
         self.ticks = len(done)
@@ -88,7 +91,6 @@ class Graph:
         tick = numpy.arange(self.ticks) + self.count
         self._extra.append((numpy.array([i for _, i in done]), tick, REALTIME))
         self._extra.append((tick[:-1], tick[1:], _CHAIN))
-        begins = numpy.array([call.begin for call in calls])
         before = numpy.searchsorted(ends, begins) - 1
         follows = numpy.nonzero(before >= 0)[0]
         self._extra.append((tick[before[follows]], follows, _CHAIN))
@@ -124,7 +126,7 @@ class Graph:
         if not len(sources):
             return []
         cuts = numpy.nonzero(numpy.diff(label[sources]))[0] + 1
-        knots = [Knot(self.count, s, t, k) for s, t, k in zip(
+        knots = [Knot(self._begins, s, t, k) for s, t, k in zip(
             numpy.split(sources, cuts), numpy.split(targets, cuts),
             numpy.split(kinds, cuts))]
         return sorted(knots, key=lambda knot: len(knot.nodes))
@@ -133,10 +135,11 @@ class Graph:
 class Knot:
     """One strong component: every node in it lies on a cycle."""
 
-    def __init__(self, operations, sources, targets, kinds):
+    def __init__(self, begins, sources, targets, kinds):
         self._ids, flat = numpy.unique(numpy.concatenate([sources, targets]),
                                        return_inverse=True)
-        self._operations = operations
+        self._operations = operations = len(begins)
+        self._begins = begins
         self._sources, self._targets = flat[:len(sources)], flat[len(sources):]
         self._kinds = kinds
         self.nodes = [int(i) for i in self._ids if i < operations]
@@ -194,8 +197,18 @@ class Knot:
         if level == 3:
             for s, t in zip(start[hot].tolist(), end[hot].tolist()):
                 out.setdefault(s, []).append((t, RW))
-        return self._shortest(out, start[hot].tolist(), end[hot].tolist(),
-                              _NEEDS[level], deadline)
+        start, end = self._likely_first(start[hot], end[hot])
+        return self._shortest(out, start.tolist(), end.tolist(), _NEEDS[level], deadline)
+
+    def _likely_first(self, start, end):
+        """The edges against time first: whoever began long after what it came before.
+
+        Where a knot is too large to try all edges, these have the short ways back.
+        """
+        size = len(self._ids)
+        late = self._begins[self._ids[start % size]] - self._begins[self._ids[end % size]]
+        order = numpy.argsort(-late, kind='stable')
+        return start[order], end[order]
 
     def _shortest(self, out, start, end, kind, deadline):
         """The shortest way from an edge's end back to its start, over all edges."""

@@ -5,8 +5,8 @@
   faults     by the process :nemesis; its :healed begins the time that is judged, its
              next operation, or the end, closes it
 
-Windows shorter than N seconds say nothing.  Only calls invoked after :healed count.
-Calls of :markers, :prepared, :outcome and the like are told apart by `--f`.
+Windows shorter than N seconds say nothing.  Only calls invoked after :healed count,
+and none of those that only look (_READINGS).
 """
 
 from .history import SECOND, HistoryError, word

@@ -1,8 +1,8 @@
 """Decision register: an outcome, once told, never changes, over restarts too.
 
   :commit, :inquire   {:id "c.1.7", :outcome :committed}
-                      the outcome is in the :ok completion; a :commit that :fails
-                      was told aborted
+                      the outcome is in the completion, :ok or :fail; one without
+                      an outcome (refused, overloaded, no answer) told nothing
 
 committed, aborted and read-only are final and exclude each other at any time.
 `expired` (the coordinator remembers no more) may follow a final outcome or come
@@ -20,11 +20,8 @@ _OUTCOMES = _FINAL + ('pending', 'expired')
 def _tellings(history):
     told = {}
     for call in history.calls('commit', 'inquire'):
-        if call.type == 'info' or (call.type == 'fail' and call.f == 'inquire'):
-            continue
-        if call.type == 'fail':
-            if isinstance(call.value, dict) and call.value.get(':id') is not None:
-                told.setdefault(word(call.value[':id']), []).append((call, 'aborted'))
+        if call.type == 'info' or (call.type == 'fail' and not (
+                isinstance(call.value, dict) and call.value.get(':outcome'))):
             continue
         outcome = word(field(call, 'outcome'))
         if outcome not in _OUTCOMES:

@@ -41,6 +41,13 @@ class ReadTest(unittest.TestCase):
                 self.assertEqual(self.read(text), value)
                 self.assertEqual(edn.read_slow(text), [value])
 
+    def test_plain_text_takes_the_fast_way(self):
+        line = '{:index 0, :type :ok, :process 1, :value [[:r 3 nil] [:append 1 2]]}'
+        self.assertEqual(edn.read_fast(f'{line}\n{line}\n'), edn.read_slow(line) * 2)
+        self.assertEqual(edn.read_fast('{:a {:b [nil]}, [1] 2}'),
+                         [{':a': {':b': [None]}, (1,): 2}])
+        self.assertIsNone(edn.read_fast('{:a "text"}'))
+
     def test_several_values(self):
         self.assertEqual(edn.read_all('1 2\n\n[3\n4]\n'), [1, 2, [3, 4]])
         self.assertEqual(edn.read_all(''), [])
