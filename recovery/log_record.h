@@ -99,6 +99,7 @@ struct KeyRecord {
   std::string key;
   bool closed = false;  // closed by an asker; then `id` is empty
   LocalId id;
+  std::int64_t at_ms = 0;  // checkpoint only: running time at which it was taken or closed
   bool operator==(const KeyRecord&) const = default;
 };
 
@@ -110,7 +111,8 @@ struct GapRecord {
   bool operator==(const GapRecord&) const = default;
 };
 
-// Checkpoint only: the outcomes of one epoch; committed sequences as a portable Roaring bitmap.
+// Checkpoint only: outcomes of one epoch; committed sequences as a 64-bit portable Roaring
+// bitmap (kMaxOutcomesBytes at most; several records add up).
 struct OutcomesRecord {
   Epoch epoch;
   std::string bitmap;
@@ -141,6 +143,13 @@ struct DecidedAtRecord {
 using LogRecord = std::variant<CommitRecord, EndRecord, EpochRecord, ReserveRecord,
                                ParticipantRecord, HeuristicRecord, KeyRecord, GapRecord,
                                OutcomesRecord, TimeMarkRecord, LineRecord, DecidedAtRecord>;
+
+// Bounds of what a record may hold; whoever makes one keeps them (EncodeRecord checks).
+inline constexpr std::size_t kMaxBranches = 1024;
+inline constexpr std::size_t kMaxKeyBytes = 1024;
+inline constexpr std::size_t kMaxTextBytes = 4096;              // any other text
+inline constexpr std::size_t kMaxOutcomesBytes = 160u << 10;
+inline constexpr std::size_t kMaxRecordBytes = 192u << 10;      // of an encoded record
 
 // Appends the bytes of `record` (self-delimiting).
 void EncodeRecord(const LogRecord& record, std::string* out);
