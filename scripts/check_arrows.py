@@ -33,16 +33,18 @@ PURE = {
         "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
         "coordinator/commit_protocol*.h", "coordinator/protocol_events.h",
         "coordinator/lease_book.h", "coordinator/registry.h"],
-    ("recovery/in_doubt.*", "recovery/log_record.*", "recovery/recovered_state.*"): [
+    ("recovery/in_doubt.*", "recovery/log_record.*", "recovery/recovered_state.*",
+     "recovery/committed_set.*", "recovery/whole_records.*"): [
         "common/transaction_id.h", "common/status.h", "common/check.h", "common/codec.h",
-        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h"],
+        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
+        "recovery/committed_set.h", "recovery/whole_records.h"],
 }
 # (<cstdio> for snprintf: there is no std::format here.)
 PURE_STANDARD = set("""
     algorithm array bit cassert charconv cinttypes compare concepts cstddef cstdint cstdio cstring deque functional
     initializer_list iosfwd iterator limits list map memory new numeric optional ostream queue set
     span sstream stack stdexcept string string_view tuple type_traits unordered_map unordered_set
-    utility variant vector""".split())
+    utility variant vector roaring/roaring.h""".split())
 
 # Headers from outside that only some files may know. Each entry: what is included, by whom, why.
 KEPT = [

@@ -59,7 +59,8 @@ launch_build() {
   todo=$(ninja -C "$build" -n "$@" 2>&1) || true
   case $todo in *'no work to do.'*) return ;; esac
   say "builds build/$launch_preset"
-  NINJA_STATUS='[%f/%t %es] ' ninja -C "$build" -j "${TROTH_JOBS:-$(nproc)}" "$@" >&2 ||
+  NINJA_STATUS='[%f/%t %es] ' ninja -C "$build" -j "${TROTH_JOBS:-$(nproc)}" \
+    -k "${launch_failures:-1}" "$@" >&2 ||
     die "the build failed; the compiler's words are above"
   say "built in $((SECONDS - from)) s"
 }
