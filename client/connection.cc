@@ -24,22 +24,7 @@ using apache::thrift::TException;
 using apache::thrift::protocol::TCompactProtocolT;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TSocket;
-using apache::thrift::transport::TTransport;
 using apache::thrift::transport::TTransportException;
-
-// Thrift 0.17 counts what it read against the largest message, and TFramedTransport never
-// starts that count anew: a connection would break after so many bytes in all.
-class FramedTransport : public TFramedTransport {
- public:
-  FramedTransport(std::shared_ptr<TTransport> transport, std::shared_ptr<TConfiguration> config)
-      : TFramedTransport(std::move(transport), std::move(config)) {}
-
- protected:
-  bool readFrame() override {
-    resetConsumedMessageSize();
-    return TFramedTransport::readFrame();
-  }
-};
 
 int ClampMs(std::int64_t ms) {
   return static_cast<int>(
@@ -83,9 +68,8 @@ CallReport CallReport::NotSent(std::string error) {
 
 Connection::Connection(const Address& address, std::shared_ptr<TSocket> socket)
     : address_(address), socket_(std::move(socket)) {
-  // Only frames are bounded: a message is one frame.
-  auto config = std::make_shared<TConfiguration>(std::numeric_limits<int>::max(), kMaxFrameBytes);
-  auto framed = std::make_shared<FramedTransport>(socket_, config);
+  auto config = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
+  auto framed = std::make_shared<TFramedTransport>(socket_, config);
   protocol_ = std::make_shared<TCompactProtocolT<TFramedTransport>>(framed);
 }
 
