@@ -36,10 +36,7 @@ std::string Covered(const VoteClaims& claims) {
   return bytes;
 }
 
-}  // namespace
-
-std::string MakeVoteMac(std::string_view secret, const VoteClaims& claims) {
-  const std::string bytes = Covered(claims);
+std::string Hmac(std::string_view secret, std::string_view bytes) {
   unsigned char mac[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
   TROTH_CHECK(HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
@@ -47,6 +44,16 @@ std::string MakeVoteMac(std::string_view secret, const VoteClaims& claims) {
                    &size) != nullptr);
   TROTH_CHECK(size == kVoteMacBytes);
   return std::string(reinterpret_cast<const char*>(mac), size);
+}
+
+}  // namespace
+
+std::string MakeVoteMac(std::string_view secret, const VoteClaims& claims) {
+  return Hmac(secret, Covered(claims));
+}
+
+std::string ParticipantSecret(std::string_view epoch_secret, std::string_view participant) {
+  return Hmac(epoch_secret, participant);
 }
 
 bool CheckVoteMac(std::string_view secret, const VoteClaims& claims, std::string_view mac) {

@@ -27,6 +27,10 @@ inline constexpr std::size_t kVoteMacBytes = 32;
 // a text as 4 bytes of length and its bytes, a number as 8 bytes, big-endian all.
 std::string MakeVoteMac(std::string_view secret, const VoteClaims& claims);
 
+// The secret of one participant in one epoch, from the epoch's: HMAC-SHA-256 of its name. The
+// same at each enrolment, never stored.
+std::string ParticipantSecret(std::string_view epoch_secret, std::string_view participant);
+
 // Takes the same time whether and wherever it differs.
 bool CheckVoteMac(std::string_view secret, const VoteClaims& claims, std::string_view mac);
 

@@ -393,10 +393,11 @@ void CommitProtocol::BecomeEnded(Transactions::iterator tx) {
 
 // -------------------------------------------------------------------------------- durability
 
-std::uint64_t CommitProtocol::Append(LogRecord record, bool force, ReplyToken token) {
+std::uint64_t CommitProtocol::Append(LogRecord record, bool force, ReplyToken token,
+                                     std::string instance) {
   ++appended_;
   out_->push_back(AppendRecord{record, force});
-  undurable_.push_back(Undurable{appended_, std::move(record), token});
+  undurable_.push_back(Undurable{appended_, std::move(record), token, std::move(instance)});
   return appended_;
 }
 
@@ -531,8 +532,18 @@ void CommitProtocol::On(const TimePassed& e) {
   }
   if (now_ - retained_at_ >= 1000) {
     retained_at_ = now_;
-    state_.Retain(now_, LocalId{epoch_, leases_.line()}, options_.retention);
+    state_.Retain(now_, EndedLine(), options_.retention);
   }
+}
+
+// Every id below is of an ended lease or epoch, and not in flight: past the end of its lease
+// only a transaction whose record is not durable yet is.
+LocalId CommitProtocol::EndedLine() const {
+  LocalId line{epoch_, leases_.line()};
+  for (const Undurable& u : undurable_) {
+    if (const auto* commit = std::get_if<CommitRecord>(&u.record)) line = std::min(line, commit->id);
+  }
+  return line;
 }
 
 // Law L4: a deadline aborts what is undecided, and nothing else.

@@ -74,6 +74,8 @@ class CommitProtocol {
   bool log_full() const { return !log_room_; }
   const std::string& suspicion() const { return registry_.Suspicion(); }
   std::uint64_t durable_batch() const { return durable_batch_; }
+  // Every id below is of an ended epoch or lease, and its fate is in the log or nowhere.
+  LocalId lease_line() const;
   std::size_t undecided() const { return undecided_; }
   std::size_t unacknowledged() const { return transactions_.size() - undecided_; }
   const Counters& counters() const { return counters_; }
@@ -131,6 +133,7 @@ class CommitProtocol {
     std::uint64_t number = 0;
     LogRecord record;
     ReplyToken token = 0;
+    std::string instance;  // enrolments: who is to be connected
   };
   struct Timer {
     enum Kind : std::uint8_t { kDeadline, kRetry } kind = kDeadline;
@@ -190,9 +193,11 @@ class CommitProtocol {
   InDoubtAnswer Resolve(const TransactionId& id) const;
   bool LogWhole() const;
   bool InLiveLease(const LocalId& id) const;
+  LocalId EndedLine() const;
   TransactionId Full(const LocalId& id) const { return {options_.coordinator_id, id}; }
   Branch* FindBranch(Transaction* tx, ParticipantIndex participant);
-  std::uint64_t Append(LogRecord record, bool force, ReplyToken token = 0);
+  std::uint64_t Append(LogRecord record, bool force, ReplyToken token = 0,
+                       std::string instance = {});
   void At(RunningMs when, Timer timer);
   void ReserveAhead();
 

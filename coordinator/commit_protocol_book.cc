@@ -46,7 +46,7 @@ void CommitProtocol::Start(Actions* actions) {
   for (ParticipantIndex i = 0; i < registry_.size(); ++i) {
     const ParticipantRecord& record = registry_.at(i).record;
     if (record.forgotten) continue;
-    out_->push_back(Connect{i, record.name, record.peer_host, record.peer_port});
+    out_->push_back(Connect{i, record.name, record.peer_host, record.peer_port, ""});
   }
   out_ = nullptr;
 }
@@ -102,6 +102,11 @@ void CommitProtocol::On(const LeaseAsked& e) {
 }
 
 void CommitProtocol::ServeLeases() {
+  // Law L7d: whoever waited since before the contradiction gets no ids either.
+  while (!registry_.Suspicion().empty() && !waiting_leases_.empty()) {
+    Refuse(waiting_leases_.front().token, Reason::kNotServing, registry_.Suspicion(), true);
+    waiting_leases_.pop_front();
+  }
   while (serving_ && !waiting_leases_.empty() && leases_.CanGrant(waiting_leases_.front().count)) {
     const WaitingLease waiting = waiting_leases_.front();
     waiting_leases_.pop_front();
@@ -113,6 +118,14 @@ void CommitProtocol::ServeLeases() {
 
 bool CommitProtocol::InLiveLease(const LocalId& id) const {
   return id.epoch == epoch_ && leases_.Live(id.sequence);
+}
+
+LocalId CommitProtocol::lease_line() const {
+  LocalId line{epoch_, leases_.line()};
+  for (const Undurable& u : undurable_) {
+    if (const auto* commit = std::get_if<CommitRecord>(&u.record)) line = std::min(line, commit->id);
+  }
+  return line;
 }
 
 // -------------------------------------------------------------------------------- durability
@@ -130,12 +143,15 @@ void CommitProtocol::OnDurable(const Undurable& u) {
     registry_.Durable(*record);
     if (record->forgotten) {
       out_->push_back(Disconnect{record->index});
-    } else if (!record->open) {
-      out_->push_back(
-          Connect{record->index, record->name, record->peer_host, record->peer_port});
-      if (u.token != 0) out_->push_back(ReplyEnrolled{u.token, record->name});
+    } else if (!u.instance.empty()) {  // an enrolment
+      out_->push_back(Connect{record->index, record->name, record->peer_host, record->peer_port,
+                              u.instance});
+      if (u.token != 0) out_->push_back(ReplyEnrolled{u.token, record->name, record->index});
       return;
     }
+    if (u.token != 0) out_->push_back(ReplyDone{u.token});
+  } else if (const auto* gap = std::get_if<GapRecord>(&u.record)) {
+    registry_.Accept(*gap, epoch_);
     if (u.token != 0) out_->push_back(ReplyDone{u.token});
   } else if (const auto* key = std::get_if<KeyRecord>(&u.record)) {
     keys_closing_.erase(key->key);
@@ -274,7 +290,12 @@ void CommitProtocol::On(const KeyAsked& e) {
 void CommitProtocol::On(const Inquired& e) {
   ReplyAnswers reply{e.token, {}};
   if (const Registry::Participant* participant = registry_.FindDurable(e.participant)) {
-    registry_.Report(participant->record.index, e.seen, state_, epoch_, durable_batch_, now_);
+    const ParticipantIndex index = participant->record.index;
+    registry_.Report(index, e.seen, state_, epoch_, durable_batch_, now_);
+    for (const InquiryItem& item : e.items) {
+      if (item.id.coordinator != options_.coordinator_id) continue;
+      registry_.ReportBranch(index, item.id.local, state_, epoch_);
+    }
   }
   const Registry::Participant* participant = registry_.FindDurable(e.participant);
   for (const InquiryItem& item : e.items) {
@@ -303,6 +324,14 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
     Refuse(e.token, Reason::kInvalid, "a participant's name has 1 to 120 bytes of [a-z0-9-]");
     return;
   }
+  if (e.instance.empty()) {
+    Refuse(e.token, Reason::kInvalid, "an enrolment names its instance");
+    return;
+  }
+  if (const auto* known = registry_.Find(e.participant.name); known != nullptr && known->leaving) {
+    Refuse(e.token, Reason::kNotServing, "this participant is being forgotten", true);
+    return;
+  }
   std::string why;
   switch (registry_.Classify(e.participant, &why)) {
     case Registry::Binding::kTaken:
@@ -315,7 +344,7 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
         return;
       }
       const ParticipantRecord record = registry_.Bind(e.participant);
-      Append(record, /*force=*/true, e.token);
+      Append(record, /*force=*/true, e.token, e.instance);
       registry_.Report(record.index, e.seen, state_, epoch_, durable_batch_, now_);
       return;
     }
@@ -323,11 +352,12 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       Registry::Participant* participant = registry_.Find(e.participant.name);
       const ParticipantRecord& record = participant->record;
       registry_.Report(record.index, e.seen, state_, epoch_, durable_batch_, now_);
-      out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port});
       if (participant->durable) {
-        out_->push_back(ReplyEnrolled{e.token, record.name});
+        out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port,
+                                e.instance});
+        out_->push_back(ReplyEnrolled{e.token, record.name, record.index});
       } else {
-        Append(record, /*force=*/true, e.token);
+        Append(record, /*force=*/true, e.token, e.instance);
       }
       return;
     }
@@ -356,6 +386,15 @@ void CommitProtocol::On(const ForgetAsked& e) {
                std::to_string(participant->unacknowledged) + " acknowledgements");
     return;
   }
+  for (auto& [id, tx] : transactions_) {
+    if (FindBranch(&tx, participant->record.index) == nullptr) continue;
+    Refuse(e.token, Reason::kInvalid,
+           "participant '" + e.participant + "' takes part in " + id.ToString() +
+               ", which is under way", true);
+    return;
+  }
+  // From here on no commit names it: else one could be decided that nobody would finish.
+  participant->leaving = true;
   ParticipantRecord record = participant->record;
   record.forgotten = true;
   Append(record, /*force=*/true, e.token);

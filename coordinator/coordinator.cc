@@ -80,6 +80,10 @@ void Coordinator::StepAll(std::vector<Event>* events) {
     Dispatch();
   }
   channel_->Push();
+  if (protocol_.now() - line_told_at_ >= 1000) {
+    line_told_at_ = protocol_.now();
+    log_->SetLeaseLine(protocol_.lease_line());
+  }
 }
 
 // Room is secured before a record is handed over; without it the machine refuses commits.
@@ -131,6 +135,7 @@ Status Coordinator::EndFlush() {
   if (TROTH_FAILPOINT("record-handed-over")) return Status(Code::kIo, "failpoint");
   TROTH_RETURN_IF_ERROR(log_->Flush());
   const DecisionLog::Durable durable = log_->EndFlush();
+  syncs_.fetch_add(1, std::memory_order_relaxed);
   // A crash here leaves decisions durable and untold: recovery finishes them.
   if (TROTH_FAILPOINT("record-durable")) return Status(Code::kIo, "failpoint");
   Submit(RecordsDurable{durable.records, durable.batch});

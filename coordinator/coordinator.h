@@ -66,6 +66,8 @@ class Coordinator {
   // Durable batch of the log, for messages (law L7c).
   std::uint64_t durable_batch() const { return durable_batch_.load(std::memory_order_acquire); }
   const Epoch& epoch() const { return epoch_; }
+  // Syncs of the log so far.
+  std::uint64_t syncs() const { return syncs_.load(std::memory_order_relaxed); }
 
  private:
   void Run() TROTH_REQUIRES(mutex_);
@@ -93,8 +95,10 @@ class Coordinator {
   std::vector<Event> round_;
   Actions actions_;
   bool told_room_ = true;
+  RunningMs line_told_at_ = 0;
 
   std::atomic<std::uint64_t> durable_batch_{0};
+  std::atomic<std::uint64_t> syncs_{0};
 };
 
 }  // namespace troth

@@ -193,6 +193,7 @@ struct Connect {
   std::string name;
   std::string host;
   std::uint32_t port = 0;
+  std::string instance;  // the process that is there now, if known: an older connection is dead
 };
 struct Disconnect { ParticipantIndex participant = 0; };
 
@@ -221,6 +222,7 @@ struct ReplyLease {
 struct ReplyEnrolled {
   ReplyToken token = 0;
   std::string participant;
+  ParticipantIndex index = 0;
 };
 struct InquiryAnswer {
   TransactionId id;

@@ -2,6 +2,7 @@
 #include "coordinator/registry.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/check.h"
 
@@ -49,7 +50,8 @@ Registry::Participant* Registry::Find(std::string_view name) {
 
 Registry::Participant* Registry::FindDurable(std::string_view name) {
   Participant* participant = Find(name);
-  return participant != nullptr && participant->durable ? participant : nullptr;
+  return participant != nullptr && participant->durable && !participant->leaving ? participant
+                                                                                 : nullptr;
 }
 
 Registry::Binding Registry::Classify(const ParticipantRecord& asked, std::string* why) const {
@@ -81,8 +83,11 @@ ParticipantRecord Registry::Bind(ParticipantRecord asked) {
     participants_.push_back(std::move(participant));
     by_name_[asked.name] = asked.index;
   } else {
+    Participant& known = participants_[it->second];
     asked.index = it->second;
-    participants_[it->second].record = asked;
+    // What an operator discarded stays so while the name means the same database.
+    if (known.record.database == asked.database) asked.discarded = known.record.discarded;
+    known.record = asked;
   }
   return asked;
 }
@@ -91,6 +96,7 @@ void Registry::Durable(const ParticipantRecord& record) {
   Participant& participant = at(record.index);
   participant.durable = true;
   if (record.forgotten) {
+    participant.record.forgotten = true;
     by_name_.erase(record.name);
     participant.up = false;
   }
@@ -127,9 +133,10 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
   }
   for (std::size_t i = 0; i < epochs.size(); ++i) {
     if (epochs[i].epoch != seen.epoch) continue;
-    // The last life before this one ends where this one says it does (law L7d).
-    if (i + 1 == epochs.size()) return;
-    const std::uint64_t end = epochs[i + 1].previous_end;
+    // Until this life's epoch is durable, the one before ends where the log did when it was
+    // opened; nothing has become durable since (law L7d).
+    const std::uint64_t end =
+        i + 1 == epochs.size() ? durable_batch : epochs[i + 1].previous_end;
     if (seen.position > end) {
       contradict("this log ends that epoch at batch " + std::to_string(end));
     }
@@ -139,6 +146,39 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
   if (!epochs.empty() && seen.epoch.number < epochs.front().epoch.number) return;
   contradict("this log never began that epoch (its newest is " +
              (epochs.empty() ? std::string("none") : epochs.back().epoch.ToString()) + ")");
+}
+
+void Registry::ReportBranch(ParticipantIndex index, const LocalId& id,
+                            const RecoveredState& state, const Epoch& current) {
+  Participant& participant = at(index);
+  if (id.epoch == current || participant.record.discarded.epoch == id.epoch) return;
+  for (const GapRecord& gap : state.gaps()) {
+    if (gap.first <= id.epoch.number && id.epoch.number <= gap.last) return;
+  }
+  const RecoveredState::EpochInfo* info = state.FindEpoch(id.epoch);
+  if (info != nullptr && id.sequence < info->reserve_end) return;
+  // Epochs are forgotten oldest first; one older than all that are known tells nothing.
+  const auto& epochs = state.epochs();
+  if (info == nullptr && !epochs.empty() && id.epoch.number < epochs.front().epoch.number) return;
+  participant.reported = SeenPosition{id.epoch, std::numeric_limits<std::uint64_t>::max()};
+  participant.contradiction =
+      "participant '" + participant.record.name + "' holds a prepared branch of " +
+      id.ToString() + ", an id that this log never reserved: the log was cut or restored from "
+      "an earlier copy. Restore the newest log, or run 'trothctl accept-gap', or 'trothctl "
+      "discard-report " + participant.record.name + "'";
+}
+
+void Registry::Accept(const GapRecord& gap, const Epoch& current) {
+  for (Participant& p : participants_) {
+    const std::uint32_t number = p.reported.epoch.number;
+    if (p.contradiction.empty() || number < gap.first || number > gap.last) continue;
+    p.contradiction.clear();
+    // Participants refuse this epoch, which lies below what they have seen.
+    if (gap.last >= current.number) {
+      p.contradiction = "a gap up to epoch " + std::to_string(gap.last) +
+                        " was accepted: restart the coordinator, so that its epoch lies above";
+    }
+  }
 }
 
 bool Registry::AllHeard() const {

@@ -22,6 +22,7 @@ class Registry {
     bool heard = false;     // reported in this life (law L7d)
     std::uint64_t unacknowledged = 0;
     RunningMs heard_at = -1;
+    bool leaving = false;   // an operator forgot it; the record is under way
     std::string contradiction;  // its report contradicts this log; empty if not
     SeenPosition reported;
   };
@@ -32,7 +33,8 @@ class Registry {
   std::size_t size() const { return participants_.size(); }
   Participant& at(ParticipantIndex index);
   const Participant& at(ParticipantIndex index) const;
-  // Null when the name is not registered, forgotten, or its record not durable yet.
+  // Null when the name is not registered, forgotten (or about to be), or its record not
+  // durable yet.
   Participant* FindDurable(std::string_view name);
   // As above, but also while its record is under way.
   Participant* Find(std::string_view name);
@@ -51,6 +53,12 @@ class Registry {
   // of past epochs, `current` and `durable_batch` are this life's.
   void Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
               const Epoch& current, std::uint64_t durable_batch, RunningMs now);
+  // The same of a prepared branch it holds: its id was handed out once (law L7d).
+  void ReportBranch(ParticipantIndex index, const LocalId& id, const RecoveredState& state,
+                    const Epoch& current);
+  // An operator accepted the gap: what it covers contradicts no more, unless the next epoch
+  // must lie above it first.
+  void Accept(const GapRecord& gap, const Epoch& current);
   // Every participant that is registered and not forgotten has reported.
   bool AllHeard() const;
   // The first contradiction, or empty.

@@ -1,0 +1,368 @@
+// See coordinator_service.h.
+#include "coordinator/coordinator_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <utility>
+
+#include "Coordinator.h"
+#include "CoordinatorAdmin.h"
+#include "CoordinatorPeer.h"
+#include "troth_constants.h"
+#include "common/thread_annotations.h"
+#include "common/vote_mac.h"
+#include "coordinator/wire_values.h"
+#include "wire/listener.h"
+
+namespace troth {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+// Longer deadlines are no use: no transaction lasts longer than a lease.
+constexpr std::int64_t kMaxWaitMs = 30'000;
+constexpr std::size_t kMaxInquiries = 1'000;
+
+[[noreturn]] void Throw(Reason reason, std::string message, bool retryable = false) {
+  throw ToWire(Refusal{reason, retryable, std::move(message), "", ""});
+}
+
+void CheckVersion(std::int32_t theirs) {
+  const std::int32_t ours = wire::g_troth_constants.PROTOCOL_VERSION;
+  if (theirs == ours) return;
+  Throw(Reason::kVersionMismatch, "this coordinator speaks protocol version " +
+                                      std::to_string(ours) + ", the caller " +
+                                      std::to_string(theirs) + ": upgrade the older one");
+}
+
+TransactionId ParseId(const std::string& text) {
+  Result<TransactionId> id = TransactionId::Parse(text);
+  if (!id.ok()) Throw(Reason::kInvalid, id.status().message());
+  return *std::move(id);
+}
+
+}  // namespace
+
+// Where applications reach participants: what enrolments said, kept in memory only. After a
+// restart participants enroll again at once.
+class Directory {
+ public:
+  struct Entry {
+    std::string instance;
+    std::string host;
+    std::int32_t port = 0;
+    ParticipantIndex index = 0;
+  };
+  void Set(const std::string& name, Entry entry) TROTH_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
+    entries_[name] = std::move(entry);
+  }
+  std::map<std::string, Entry> Copy() const TROTH_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
+    return entries_;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::map<std::string, Entry> entries_ TROTH_GUARDED_BY(mutex_);
+};
+
+struct CoordinatorServer::Rep {
+  Options options;
+  Coordinator* coordinator;
+  Crew* crew;
+  ThriftChannel* channel;
+  Directory directory;
+  SteadyClock::time_point started = SteadyClock::now();
+  std::unique_ptr<Listener> clients, peers, administrators;
+
+  // Brings an event and waits for its reply. A refusal is thrown.
+  template <typename E>
+  Action Ask(E event) {
+    Crew::Call call;
+    event.token = Crew::TokenOf(&call);
+    coordinator->Submit(Event(std::move(event)));
+    Action reply = crew->Await(&call);
+    if (const auto* refused = std::get_if<ReplyRefused>(&reply)) throw ToWire(refused->refusal);
+    return reply;
+  }
+  RunningMs Deadline(std::int64_t left_ms) const {
+    return coordinator->Now() + std::clamp<std::int64_t>(left_ms, 0, kMaxWaitMs);
+  }
+  std::vector<BranchClaim> Claims(const std::string& id,
+                                  const std::vector<wire::BranchClaim>& list) const;
+};
+
+namespace {
+
+class ClientHandler : public wire::CoordinatorIf {
+ public:
+  explicit ClientHandler(CoordinatorServer::Rep* rep) : rep_(rep) {}
+
+  void hello(wire::CoordinatorHello& reply, const wire::ClientHello& client) override {
+    CheckVersion(client.version);
+    reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
+    reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
+  }
+
+  void lease(wire::Lease& reply, std::int32_t count) override {
+    const Action action =
+        rep_->Ask(LeaseAsked{0, static_cast<std::uint32_t>(std::max(count, 0))});
+    const auto& lease = std::get<ReplyLease>(action);
+    reply.prefix = rep_->options.coordinator_id + "." + lease.epoch.ToString() + ".";
+    reply.first = static_cast<std::int64_t>(lease.first);
+    reply.count = static_cast<std::int32_t>(lease.count);
+    reply.ends_in_ms = std::max<RunningMs>(lease.end - rep_->coordinator->Now(), 0);
+  }
+
+  void commit(wire::Outcome& reply, const wire::CommitRequest& request) override {
+    if (request.key.size() > 128) Throw(Reason::kInvalid, "a business key has at most 128 bytes");
+    CommitAsked asked;
+    asked.id = ParseId(request.transaction_id);
+    asked.branches = rep_->Claims(request.transaction_id, request.branches);
+    asked.deadline = rep_->Deadline(request.deadline_ms);
+    asked.wait_applied = request.wait != wire::Wait::DECIDED;
+    asked.key = request.key;
+    Answer(&reply, rep_->Ask(std::move(asked)), request.transaction_id);
+  }
+
+  void abort(wire::Outcome& reply, const wire::AbortRequest& request) override {
+    AbortAsked asked;
+    asked.id = ParseId(request.transaction_id);
+    asked.branches = rep_->Claims(request.transaction_id, request.branches);
+    asked.message = request.message.substr(0, 512);
+    Answer(&reply, rep_->Ask(std::move(asked)), request.transaction_id);
+  }
+
+  void outcome(wire::Outcome& reply, const wire::TransactionId& transaction_id,
+               std::int64_t wait_ms) override {
+    OutcomeAsked asked;
+    asked.id = ParseId(transaction_id);
+    asked.until = rep_->Deadline(wait_ms);
+    Answer(&reply, rep_->Ask(std::move(asked)), transaction_id);
+  }
+
+  void outcome_of_key(wire::Outcome& reply, const std::string& key) override {
+    Answer(&reply, rep_->Ask(KeyAsked{0, key, false}), "");
+  }
+
+  void close_key(wire::Outcome& reply, const std::string& key) override {
+    Answer(&reply, rep_->Ask(KeyAsked{0, key, true}), "");
+  }
+
+  void resolve(std::vector<wire::ParticipantAddress>& reply,
+               const std::vector<std::string>& names) override {
+    for (const auto& [name, entry] : rep_->directory.Copy()) {
+      if (!names.empty() && std::find(names.begin(), names.end(), name) == names.end()) continue;
+      wire::ParticipantAddress address;
+      address.participant = name;
+      address.instance = entry.instance;
+      address.host = entry.host;
+      address.port = entry.port;
+      address.up = rep_->channel->Up(entry.index);
+      reply.push_back(std::move(address));
+    }
+  }
+
+ private:
+  static void Answer(wire::Outcome* reply, const Action& action, const std::string& id) {
+    *reply = ToWire(std::get<ReplyOutcome>(action));
+    if (reply->transaction_id.empty()) reply->transaction_id = id;
+  }
+
+  CoordinatorServer::Rep* const rep_;
+};
+
+class PeerHandler : public wire::CoordinatorPeerIf {
+ public:
+  explicit PeerHandler(CoordinatorServer::Rep* rep) : rep_(rep) {}
+
+  void enroll(wire::Enrolled& reply, const wire::Enrolment& enrolment) override {
+    CheckVersion(enrolment.version);
+    EnrolmentAsked asked;
+    ParticipantRecord& record = asked.participant;
+    record.name = enrolment.participant;
+    try {
+      record.database.system_identifier = std::stoull(enrolment.system_identifier);
+    } catch (const std::exception&) {
+      Throw(Reason::kInvalid,
+            "system_identifier '" + enrolment.system_identifier + "' is not a number");
+    }
+    record.database.oid = static_cast<std::uint32_t>(enrolment.database_oid);
+    record.database_address = enrolment.database_address;
+    record.peer_host = enrolment.host;
+    record.peer_port = static_cast<std::uint32_t>(enrolment.peer_port);
+    asked.instance = enrolment.instance;
+    asked.host = enrolment.host;
+    asked.port = static_cast<std::uint32_t>(enrolment.port);
+    asked.seen = FromWire(enrolment.seen);
+    const Action action = rep_->Ask(std::move(asked));
+    rep_->directory.Set(enrolment.participant,
+                        {enrolment.instance, enrolment.host, enrolment.port,
+                         std::get<ReplyEnrolled>(action).index});
+    reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
+    reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
+    reply.secret = ParticipantSecret(rep_->options.epoch_secret, enrolment.participant);
+  }
+
+  void inquire(std::vector<wire::Answer>& reply, const std::string& participant,
+               const std::vector<wire::Inquiry>& inquiries, const wire::Seen& seen) override {
+    if (inquiries.size() > kMaxInquiries) {
+      Throw(Reason::kInvalid, "at most 1000 inquiries in a call");
+    }
+    Inquired asked;
+    asked.participant = participant;
+    asked.seen = FromWire(seen);
+    for (const wire::Inquiry& inquiry : inquiries) {
+      asked.items.push_back(
+          {ParseId(inquiry.transaction_id), static_cast<std::uint32_t>(inquiry.xid)});
+    }
+    const Action action = rep_->Ask(std::move(asked));
+    for (const InquiryAnswer& answer : std::get<ReplyAnswers>(action).answers) {
+      reply.push_back(ToWire(answer));
+    }
+  }
+
+ private:
+  CoordinatorServer::Rep* const rep_;
+};
+
+class AdminHandler : public wire::CoordinatorAdminIf {
+ public:
+  explicit AdminHandler(CoordinatorServer::Rep* rep) : rep_(rep) {}
+
+  void status(wire::CoordinatorStatus& reply) override {
+    reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
+    reply.syncs = static_cast<std::int64_t>(rep_->coordinator->syncs());
+    reply.uptime_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                          SteadyClock::now() - rep_->started).count();
+    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) { Fill(&reply, protocol); });
+    for (wire::ParticipantStatus& p : reply.participants) {
+      const auto index = static_cast<ParticipantIndex>(&p - reply.participants.data());
+      p.up = rep_->channel->Up(index);
+    }
+    std::erase_if(reply.participants,
+                  [](const wire::ParticipantStatus& p) { return p.participant.empty(); });
+  }
+  void drain() override { rep_->Ask(DrainAsked{}); }
+  void forget(const std::string& participant) override {
+    rep_->Ask(ForgetAsked{0, participant});
+  }
+  void rebind(const std::string& participant) override {
+    rep_->Ask(RebindAsked{0, participant});
+  }
+  void accept_gap(const std::string& reason) override {
+    rep_->Ask(AcceptGapAsked{0, reason.substr(0, 512)});
+  }
+  void discard_report(const std::string& participant, const std::string& reason) override {
+    rep_->Ask(DiscardReportAsked{0, participant, reason.substr(0, 512)});
+  }
+
+ private:
+  // Under the machine: copies only.
+  static void Fill(wire::CoordinatorStatus* reply, const CommitProtocol& protocol) {
+    reply->state = !protocol.suspicion().empty() ? "log-suspect"
+                   : protocol.draining()         ? "draining"
+                   : protocol.log_full()         ? "log-full"
+                   : protocol.serving()          ? "serving"
+                                                 : "opening";
+    if (!protocol.suspicion().empty()) reply->__set_why(protocol.suspicion());
+    reply->in_flight = static_cast<std::int64_t>(protocol.undecided());
+    reply->unacknowledged = static_cast<std::int64_t>(protocol.unacknowledged());
+    reply->committed = static_cast<std::int64_t>(protocol.counters().committed);
+    reply->aborted = static_cast<std::int64_t>(protocol.counters().aborted);
+    reply->read_only = static_cast<std::int64_t>(protocol.counters().read_only);
+    reply->heuristics = static_cast<std::int64_t>(protocol.state().heuristics().size());
+    const Registry& registry = protocol.registry();
+    for (ParticipantIndex i = 0; i < registry.size(); ++i) {
+      const Registry::Participant& p = registry.at(i);
+      wire::ParticipantStatus status;
+      if (!p.record.forgotten) status.participant = p.record.name;
+      status.system_identifier = std::to_string(p.record.database.system_identifier);
+      status.database_oid = p.record.database.oid;
+      status.address = p.record.peer_host + ":" + std::to_string(p.record.peer_port);
+      status.unacknowledged = static_cast<std::int64_t>(p.unacknowledged);
+      status.silent_ms = p.heard_at < 0 ? -1 : protocol.now() - p.heard_at;
+      reply->participants.push_back(std::move(status));
+    }
+  }
+
+  CoordinatorServer::Rep* const rep_;
+};
+
+}  // namespace
+
+std::vector<BranchClaim> CoordinatorServer::Rep::Claims(
+    const std::string& id, const std::vector<wire::BranchClaim>& list) const {
+  std::vector<BranchClaim> claims;
+  claims.reserve(list.size());
+  for (const wire::BranchClaim& branch : list) {
+    BranchClaim claim;
+    claim.participant = branch.participant;
+    claim.mark = branch.mark;
+    claim.instance = branch.instance;
+    claim.works = static_cast<std::uint32_t>(std::max(branch.works, 0));
+    claim.read_only = branch.read_only;
+    // The mac covers prepared votes. Of the others only a refusal counts, for it only aborts;
+    // a read-only vote carried by a client is asked for again.
+    const wire::Vote& vote = branch.vote;
+    const bool prepared = vote.ballot == wire::Ballot::PREPARED;
+    claim.carries_vote =
+        branch.__isset.vote && (prepared || vote.ballot == wire::Ballot::REFUSED);
+    if (claim.carries_vote) {
+      const VoteClaims covered{id,       branch.participant, vote.system_identifier,
+                               vote.database_oid, vote.xid,  vote.timeline,
+                               vote.position,     vote.works};
+      claim.authentic =
+          !prepared ||
+          CheckVoteMac(ParticipantSecret(options.epoch_secret, branch.participant), covered,
+                       vote.mac);
+      claim.vote = FromWire(vote);
+    }
+    claims.push_back(std::move(claim));
+  }
+  return claims;
+}
+
+CoordinatorServer::CoordinatorServer(Options options, Coordinator* coordinator, Crew* crew,
+                                     ThriftChannel* channel)
+    : rep_(new Rep{std::move(options), coordinator, crew, channel, {}, SteadyClock::now(),
+                   nullptr, nullptr, nullptr}) {
+  const Options& o = rep_->options;
+  rep_->clients = std::make_unique<Listener>(
+      ListenerOptions{"clients", o.host, o.client_port, o.max_clients, o.idle_ms},
+      std::make_shared<wire::CoordinatorProcessor>(std::make_shared<ClientHandler>(rep_.get())));
+  rep_->peers = std::make_unique<Listener>(
+      ListenerOptions{"participants", o.host, o.peer_port, o.max_peers, o.idle_ms},
+      std::make_shared<wire::CoordinatorPeerProcessor>(std::make_shared<PeerHandler>(rep_.get())));
+  rep_->administrators = std::make_unique<Listener>(
+      ListenerOptions{"administrators", o.host, o.admin_port, o.max_administrators, o.idle_ms},
+      std::make_shared<wire::CoordinatorAdminProcessor>(
+          std::make_shared<AdminHandler>(rep_.get())));
+}
+
+CoordinatorServer::~CoordinatorServer() { Stop(); }
+
+Status CoordinatorServer::Start() {
+  for (Listener* listener :
+       {rep_->peers.get(), rep_->administrators.get(), rep_->clients.get()}) {
+    if (Status started = listener->Start(); !started.ok()) {
+      Stop();
+      return started;
+    }
+  }
+  return OkStatus();
+}
+
+void CoordinatorServer::Stop() {
+  rep_->clients->Stop();
+  rep_->administrators->Stop();
+  rep_->peers->Stop();
+}
+
+int CoordinatorServer::client_port() const { return rep_->clients->port(); }
+int CoordinatorServer::peer_port() const { return rep_->peers->port(); }
+int CoordinatorServer::admin_port() const { return rep_->administrators->port(); }
+
+}  // namespace troth

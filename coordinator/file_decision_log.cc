@@ -1,0 +1,63 @@
+// See file_decision_log.h.
+#include "coordinator/file_decision_log.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace troth {
+
+void FileDecisionLog::Start(std::function<void(const Status&)> on_fatal) {
+  on_fatal_ = std::move(on_fatal);
+  maintainer_ = std::thread([this] { MaintainLoop(); });
+}
+
+void FileDecisionLog::Stop() {
+  if (!maintainer_.joinable()) return;
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    wake_.NotifyAll();
+  }
+  maintainer_.join();
+  if (auto job = wal_->BeginFlush(/*mark=*/true)) {
+    if (wal_->Flush(&*job).ok()) wal_->EndFlush(std::move(*job));
+  }
+}
+
+bool FileDecisionLog::BeginFlush() {
+  auto job = wal_->BeginFlush();
+  if (!job) return false;
+  job_ = std::move(job);
+  return true;
+}
+
+Status FileDecisionLog::Flush() { return wal_->Flush(&*job_); }
+
+DecisionLog::Durable FileDecisionLog::EndFlush() {
+  const auto durable = wal_->EndFlush(std::move(*job_));
+  return Durable{durable.records, durable.batch};
+}
+
+void FileDecisionLog::MaintainLoop() {
+  MutexLock lock(&mutex_);
+  while (!stopping_) {
+    mutex_.Unlock();
+    if (wal_->MaintenanceDue()) {
+      const Status maintained = wal_->Maintain();
+      if (!maintained.ok()) on_fatal_(maintained);
+    }
+    if (wal_->MarkDue()) {
+      if (auto job = wal_->BeginFlush(/*mark=*/true)) {
+        const Status flushed = wal_->Flush(&*job);
+        if (!flushed.ok()) on_fatal_(flushed);
+        wal_->EndFlush(std::move(*job));
+      }
+    }
+    // Segments run out no faster than they are made: a look each few ms is early enough.
+    const auto pause = std::chrono::milliseconds(std::clamp<std::int64_t>(wal_->MsUntilDue(), 5, 100));
+    mutex_.Lock();
+    if (!stopping_) wake_.WaitFor(&mutex_, pause);
+  }
+}
+
+}  // namespace troth

@@ -1,0 +1,203 @@
+// troth-coordinator: opens its log, begins an epoch, serves until SIGTERM. Flags are explained
+// in docs/operations.md. Exit codes: 0 stopped, 1 cannot start, 2 wrong flags, 3 the log failed.
+#include <signal.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <thread>
+
+#include <gflags/gflags.h>
+#include <glog/logging.h>
+
+#include "common/failpoint.h"
+#include "common/program.h"
+#include "coordinator/coordinator_service.h"
+#include "coordinator/file_decision_log.h"
+
+DEFINE_string(wal_dir, "", "directory of the write-ahead log; local disk, one coordinator");
+DEFINE_bool(init, false, "make a new, empty log in --wal_dir, as another coordinator, and exit");
+DEFINE_string(name, "troth", "with --init: name of the coordinator, 1 to 16 of [a-z0-9-]");
+DEFINE_string(host, "127.0.0.1", "address the listeners bind to");
+DEFINE_int32(client_port, 7711, "port for applications; 0: any free one");
+DEFINE_int32(peer_port, 7712, "port for participants; 0: any free one");
+DEFINE_int32(admin_port, 7713, "port for administrators; 0: any free one");
+DEFINE_string(port_file, "", "written when ready: JSON with pid, ports and the coordinator's id");
+DEFINE_int32(max_clients, 1100, "connections of applications at once");
+DEFINE_int32(max_peers, 256, "connections of participants at once");
+DEFINE_int64(idle_ms, 300000, "a connection silent for so long is closed");
+DEFINE_int64(lease_ms, 30000, "length of a lease of ids; also the longest a transaction may last");
+DEFINE_int64(record_retention_ms, 600000, "how long an ended commit record is kept whole");
+DEFINE_uint64(record_retention_bytes, 64u << 20, "bound on ended commit records kept whole");
+DEFINE_int64(outcome_retention_ms, 86400000, "how long an outcome can be asked for");
+DEFINE_uint32(max_undecided, 100000, "undecided transactions at once; beyond, commits are refused");
+DEFINE_uint32(max_unacknowledged, 100000,
+              "decided transactions one participant may owe; beyond, commits naming it are refused");
+DEFINE_bool(early_prepare, true, "accept votes carried by clients");
+DEFINE_bool(read_only, true, "accept branches declared read-only");
+DEFINE_int64(drain_ms, 10000, "on SIGTERM: time for transactions under way to end");
+DEFINE_uint64(wal_segment_bytes, 4u << 20, "size of a log segment, a multiple of 4096");
+
+namespace {
+
+constexpr char kUsage[] =
+    "The coordinator of Troth: commits transactions over several services, or aborts them.\n"
+    "\n"
+    "  troth-coordinator --init --wal_dir DIR --name NAME     once: make the log\n"
+    "  troth-coordinator --wal_dir DIR                        run";
+
+std::string RandomBytes(std::size_t count) {
+  std::string bytes(count, '\0');
+  PCHECK(getrandom(bytes.data(), count, 0) == static_cast<ssize_t>(count));
+  return bytes;
+}
+
+// Law L15: death over doubt. Not LOG(FATAL): a core dump of secrets helps nobody.
+[[noreturn]] void DieOfLog(const troth::Status& status) {
+  LOG(ERROR) << "the log failed, and what is on disk is not known: " << status.message()
+             << ". Stopping; opening decides what was durable. Check the disk, then restart";
+  google::FlushLogFiles(google::INFO);
+  _exit(3);
+}
+
+troth::WalOptions LogOptions() {
+  troth::WalOptions options;
+  options.segment_bytes = FLAGS_wal_segment_bytes;
+  options.retention.lease_ms = FLAGS_lease_ms;
+  options.retention.record_ms = FLAGS_record_retention_ms;
+  options.retention.record_bytes = FLAGS_record_retention_bytes;
+  options.retention.outcome_ms = FLAGS_outcome_retention_ms;
+  return options;
+}
+
+int Init() {
+  const auto id =
+      troth::Wal::Init(troth::SystemFileSystem(), FLAGS_wal_dir, FLAGS_name, LogOptions());
+  if (!id.ok()) {
+    std::cerr << "troth-coordinator: " << id.status().message() << "\n";
+    return 1;
+  }
+  std::cout << *id << "\n";
+  return 0;
+}
+
+troth::ProtocolOptions MachineOptions(const std::string& coordinator_id) {
+  troth::ProtocolOptions options;
+  options.coordinator_id = coordinator_id;
+  options.lease_ms = FLAGS_lease_ms;
+  options.max_undecided = FLAGS_max_undecided;
+  options.max_unacknowledged = FLAGS_max_unacknowledged;
+  options.early_prepare = FLAGS_early_prepare;
+  options.read_only = FLAGS_read_only;
+  options.retention = LogOptions().retention;
+  return options;
+}
+
+// Appears whole or not at all: readers wait for it.
+bool WritePortFile(const troth::CoordinatorServer& server, const std::string& id) {
+  if (FLAGS_port_file.empty()) return true;
+  const std::string temporary = FLAGS_port_file + ".tmp";
+  std::ofstream out(temporary);
+  out << "{\"pid\": " << getpid() << ", \"coordinator\": \"" << id
+      << "\", \"host\": \"" << FLAGS_host << "\", \"client_port\": " << server.client_port()
+      << ", \"peer_port\": " << server.peer_port() << ", \"admin_port\": " << server.admin_port()
+      << "}\n";
+  out.close();
+  return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
+}
+
+// Waits until what is under way has ended, or the time is over.
+void Drain(troth::Coordinator* coordinator) {
+  coordinator->Submit(troth::DrainAsked{});
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(FLAGS_drain_ms);
+  std::size_t left = 1;
+  while (left > 0 && std::chrono::steady_clock::now() < until) {
+    coordinator->Inspect([&](const troth::CommitProtocol& machine) {
+      left = machine.undecided() + machine.unacknowledged();
+    });
+    // Rare and short: polling here spares the machine a notion of waiting for emptiness.
+    if (left > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  if (left > 0) {
+    LOG(WARNING) << left << " transactions are not finished; the next start goes on with them";
+  }
+}
+
+int Serve() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  troth::RecoveredState state;
+  auto wal = troth::Wal::Open(troth::SystemFileSystem(), troth::SystemClock(), FLAGS_wal_dir,
+                              LogOptions(), &state);
+  if (!wal.ok()) {
+    std::cerr << "troth-coordinator: " << wal.status().message() << "\n";
+    return 1;
+  }
+  for (const std::string& warning : (*wal)->warnings()) LOG(WARNING) << warning;
+  const std::string id = (*wal)->coordinator_id();
+  const std::uint64_t last_batch = (*wal)->last_batch();
+  const std::size_t unended = state.unended();
+  const std::string random = RandomBytes(4 + 32);
+  std::uint32_t epoch_random = 0;
+  std::copy_n(random.begin(), 4, reinterpret_cast<char*>(&epoch_random));
+
+  troth::FileDecisionLog log(*std::move(wal));
+  troth::ThriftChannel channel({id});
+  troth::Crew crew(DieOfLog);
+  troth::Coordinator coordinator(
+      troth::CommitProtocol(MachineOptions(id), std::move(state), epoch_random, last_batch),
+      troth::SystemClock(), &log, &channel, &crew);
+  channel.Start(&coordinator, [&crew] { crew.Nudge(); });
+  log.Start(DieOfLog);
+  coordinator.Start();
+  crew.Start(&coordinator, &channel);
+
+  troth::CoordinatorServer server(
+      {id, random.substr(4), FLAGS_host, FLAGS_client_port, FLAGS_peer_port, FLAGS_admin_port,
+       FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms)},
+      &coordinator, &crew, &channel);
+  const troth::Status listening = server.Start();
+  int exit_code = 0;
+  if (!listening.ok() || !WritePortFile(server, id)) {
+    std::cerr << "troth-coordinator: "
+              << (listening.ok() ? "cannot write " + FLAGS_port_file : listening.message()) << "\n";
+    exit_code = 1;
+  } else {
+    LOG(INFO) << "coordinator " << id << ", epoch " << coordinator.epoch().ToString()
+              << ", serves clients on " << FLAGS_host << ":" << server.client_port()
+              << ", participants on :" << server.peer_port() << ", administrators on :"
+              << server.admin_port() << "; " << unended << " decided transactions to finish";
+    int signal = 0;
+    sigwait(&signals, &signal);
+    LOG(INFO) << "stopping: no new transactions, decided ones are finished";
+    Drain(&coordinator);
+  }
+  crew.Stop();
+  server.Stop();
+  channel.Stop();
+  log.Stop();
+  if (exit_code == 0) LOG(INFO) << "stopped";
+  return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (const auto done = troth::StartProgram(kUsage, &argc, &argv)) return *done;
+  if (const troth::Status points = troth::failpoint::EnableFromEnvironment(); !points.ok()) {
+    std::cerr << "troth-coordinator: " << points.message() << "\n";
+    return 2;
+  }
+  if (FLAGS_wal_dir.empty()) {
+    std::cerr << "troth-coordinator: --wal_dir is required; see --help\n";
+    return 2;
+  }
+  return FLAGS_init ? Init() : Serve();
+}

@@ -1,0 +1,88 @@
+// The channel to participants over Thrift: per participant one connection for prepares and one
+// for finishes, so that a slow vote never holds up a commit; one unanswered call on each. What
+// queues up meanwhile travels in the next call: batches without a timer. Keeps no state that
+// outlives a connection. docs/protocol.md, "Messages".
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/thread_annotations.h"
+#include "coordinator/crew.h"
+#include "coordinator/participant_channel.h"
+
+namespace troth {
+
+// Thread-safe: any thread connects, sends and pushes; one at a time polls (the crew).
+class ThriftChannel : public ParticipantChannel, public AnswerSource {
+ public:
+  struct Options {
+    std::string coordinator_id;
+    std::int64_t connect_timeout_ms = 1'000;
+    std::int64_t call_timeout_ms = 5'000;  // without an answer for so long: the peer is lost
+    std::int64_t backoff_min_ms = 20;
+    std::int64_t backoff_max_ms = 1'000;
+    std::size_t max_batch = 256;  // entries in a call; the frame stays below a send buffer
+  };
+
+  explicit ThriftChannel(Options options);
+  ~ThriftChannel() override;
+
+  // Before anything else. `submit` takes events from any thread; `nudge` is called after
+  // events that came from threads of the channel's own.
+  void Start(Coordinator* coordinator, std::function<void()> nudge);
+  // Closes everything and joins the threads that reconnect.
+  void Stop();
+
+  // ParticipantChannel.
+  void Connect(const struct Connect& to) override;
+  void Disconnect(ParticipantIndex participant) override;
+  void Send(const SendPrepare& prepare) override;
+  void Send(const SendFinish& finish) override;
+  void Push() override;
+
+  // AnswerSource.
+  bool Outstanding() const override;
+  void Poll(std::int64_t timeout_ms) override;
+  void Interrupt() override;
+
+  struct Stats {
+    std::uint64_t prepare_calls = 0;
+    std::uint64_t finish_calls = 0;
+    std::uint64_t reconnects = 0;
+  };
+  Stats stats() const;
+  // A participant's connections are there now.
+  bool Up(ParticipantIndex participant) const;
+
+ private:
+  class Line;  // one connection
+  struct Peer;
+
+  void ReconnectLoop(Peer* peer);
+  bool TryConnect(Peer* peer);
+  void PushPeer(Peer* peer) TROTH_REQUIRES(mutex_);
+  void Drop(Peer* peer, const std::string& why) TROTH_REQUIRES(mutex_);
+  void ReadAnswers(Peer* peer, int which, std::vector<Event>* events) TROTH_REQUIRES(mutex_);
+  void DropOverdue() TROTH_REQUIRES(mutex_);
+
+  const Options options_;
+  Coordinator* coordinator_ = nullptr;
+  std::function<void()> nudge_;
+  int epoll_ = -1;
+  int interrupt_ = -1;  // eventfd
+
+  mutable Mutex mutex_;
+  std::map<ParticipantIndex, std::unique_ptr<Peer>> peers_ TROTH_GUARDED_BY(mutex_);
+  std::atomic<int> outstanding_{0};
+  bool stopping_ TROTH_GUARDED_BY(mutex_) = false;
+  Stats stats_ TROTH_GUARDED_BY(mutex_);
+};
+
+}  // namespace troth
