@@ -136,10 +136,13 @@ class BranchTable {
   void Tick();
 
   // True when a prepared transaction of this id is being looked after here, so that the sweep
-  // leaves it alone: open or being prepared or finished, or prepared less than `young` ago.
+  // leaves it alone: open, being prepared or finished, or prepared less than `young` ago.
   bool LooksAfter(const std::string& transaction_id, std::chrono::milliseconds young) const;
-  // Told by the sweep how many prepared branches it knows of that nobody here looks after.
-  void SetFound(std::size_t found);
+  // Told by the sweep, after each list of what the database holds prepared: the ids listed, when
+  // the list was asked for, and how many of them nobody here looks after. A branch prepared
+  // before and not listed was settled by another hand; its evidence tells if anybody asks.
+  void Listed(const std::vector<std::string>& transaction_ids, std::int64_t asked_at_ms,
+              std::size_t found);
 
   BranchCounts Counts() const;
   // At most `limit`, the oldest first.
@@ -151,28 +154,37 @@ class BranchTable {
   void RollbackAll();
 
  private:
+  enum class State;
   struct Branch;
   struct Ended;
-  enum class State;
-
-  using Branches = std::unordered_map<std::string, std::unique_ptr<Branch>>;
+  // Sessions taken out of the table, to be rolled back or given back when the mutex is free.
+  struct Leaving;
 
   Granted<Work> Open(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
-  Granted<Work> Continue(Branch* branch, const WorkRequest& request) TROTH_REQUIRES(mutex_);
+  Granted<Work> Continue(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
   std::optional<Refusal> MayOpen(const WorkRequest& request) const TROTH_REQUIRES(mutex_);
-  std::optional<Refusal> MayPrepare(const Branch& branch, const PrepareRequest& request) const
-      TROTH_REQUIRES(mutex_);
-  // Starts or continues PREPARE of these branches, all in State::kPreparing and held by us.
-  void RunPrepares(std::vector<Branch*> branches, std::chrono::milliseconds wait)
+  std::optional<Vote> StartPrepare(const PrepareRequest& request, std::vector<Branch*>* to_drive,
+                                   Leaving* leaving) TROTH_REQUIRES(mutex_);
+  void DrivePrepares(const std::vector<Branch*>& branches, std::chrono::milliseconds wait)
       TROTH_EXCLUDES(mutex_);
-  void TakeResult(Branch* branch, PrepareResult result) TROTH_REQUIRES(mutex_);
+  void TakePrepared(Branch* branch, const PrepareResult& result, Leaving* leaving)
+      TROTH_REQUIRES(mutex_);
   Vote VoteOf(const std::string& id) const TROTH_REQUIRES(mutex_);
-  std::optional<FinishResult> FinishHere(const FinishRequest& request, FinishOrder* order)
+  std::optional<FinishResult> StartFinish(const FinishRequest& request, FinishOrder* order,
+                                          Leaving* leaving) TROTH_REQUIRES(mutex_);
+  std::optional<FinishResult> StartAbort(const FinishRequest& request, FinishOrder* order,
+                                         Leaving* leaving) TROTH_REQUIRES(mutex_);
+  void TakeFinished(const FinishRequest& request, const FinishResult& result)
       TROTH_REQUIRES(mutex_);
-  void TakeFinish(const FinishRequest& request, const FinishResult& result)
-      TROTH_REQUIRES(mutex_);
-  void EndBranch(const std::string& id, Ended ended) TROTH_REQUIRES(mutex_);
-  void CancelDoomed(std::vector<Branch*> branches) TROTH_EXCLUDES(mutex_);
+  void FinishOnce(std::span<const FinishRequest> requests, std::chrono::milliseconds wait,
+                  std::vector<FinishResult>* results) TROTH_EXCLUDES(mutex_);
+  // Under-way work is told to end; an idle branch leaves at once, and its id is ended.
+  void Doom(Branch* branch, const Refusal& why, Leaving* leaving) TROTH_REQUIRES(mutex_);
+  void End(const std::string& id, const Ended& ended) TROTH_REQUIRES(mutex_);
+  void ForgetOldEnded() TROTH_REQUIRES(mutex_);
+  // Rolls back, cancels and gives back what is in `leaving`.
+  void Leave(Leaving* leaving) TROTH_EXCLUDES(mutex_);
+  std::string GidOf(const std::string& id) const;
   std::string NewMark();
 
   const BranchTableOptions options_;
@@ -182,10 +194,12 @@ class BranchTable {
 
   mutable Mutex mutex_;
   CondVar changed_;
-  Branches branches_ TROTH_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, std::unique_ptr<Branch>> branches_ TROTH_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Ended> ended_ TROTH_GUARDED_BY(mutex_);
   std::deque<std::pair<std::int64_t, std::string>> ended_order_ TROTH_GUARDED_BY(mutex_);
-  BranchCounts counts_ TROTH_GUARDED_BY(mutex_);
+  std::size_t found_ TROTH_GUARDED_BY(mutex_) = 0;
+  std::uint64_t heuristics_ TROTH_GUARDED_BY(mutex_) = 0;
+  std::uint64_t hazards_ TROTH_GUARDED_BY(mutex_) = 0;
   bool draining_ TROTH_GUARDED_BY(mutex_) = false;
 };
 

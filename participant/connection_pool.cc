@@ -1,0 +1,100 @@
+// See connection_pool.h.
+#include "participant/connection_pool.h"
+
+#include <utility>
+
+namespace troth {
+
+namespace {
+constexpr std::chrono::milliseconds kOpenTime{2'000};
+}
+
+Acquaintance::Acquaintance(std::string conninfo, std::string application_name)
+    : conninfo_(std::move(conninfo)), application_name_(std::move(application_name)) {}
+
+Result<std::unique_ptr<PgConnection>> Acquaintance::Open(std::chrono::milliseconds time) {
+  const LogMemory::Known known = memory_.Snapshot();
+  Result<std::unique_ptr<PgConnection>> opened =
+      PgConnection::Open(conninfo_, application_name_, time);
+  if (!opened.ok()) {
+    Interrupted();
+    return opened;
+  }
+  const Greeting& greeting = (*opened)->greeting();
+  if (greeting.standby) {
+    Interrupted();
+    return Status(Code::kUnavailable,
+                  "the database at " + greeting.address +
+                      " is a standby: it can neither work nor prepare. Point the participant at "
+                      "the primary, or promote this one (SELECT pg_promote())");
+  }
+  {
+    MutexLock lock(&mutex_);
+    if (identity_.system_identifier.empty()) identity_ = greeting.identity;
+    if (identity_ != greeting.identity) {
+      return Status(Code::kUnavailable,
+                    "the database at " + greeting.address + " is another one now: system " +
+                        greeting.identity.system_identifier + ", database oid " +
+                        std::to_string(greeting.identity.oid) + "; it was " +
+                        identity_.system_identifier + ", " + std::to_string(identity_.oid));
+    }
+  }
+  if (!memory_.Observe(greeting.point, known)) Interrupted();
+  return opened;
+}
+
+void Acquaintance::Interrupted() {
+  MutexLock lock(&mutex_);
+  ++current_;
+}
+
+std::uint64_t Acquaintance::current() const {
+  MutexLock lock(&mutex_);
+  return current_;
+}
+
+ConnectionPool::ConnectionPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up)
+    : acquaintance_(acquaintance), limit_(limit), set_up_(std::move(set_up)) {}
+
+Result<std::unique_ptr<PgConnection>> ConnectionPool::Take(std::chrono::milliseconds wait) {
+  const auto deadline = std::chrono::steady_clock::now() + wait;
+  {
+    MutexLock lock(&mutex_);
+    for (;;) {
+      if (!idle_.empty()) {
+        std::unique_ptr<PgConnection> connection = std::move(idle_.back());
+        idle_.pop_back();
+        ++taken_;
+        return connection;
+      }
+      if (taken_ < limit_) break;
+      if (!returned_.WaitUntil(&mutex_, deadline) && idle_.empty() && taken_ >= limit_) {
+        return Status(Code::kOverloaded, "all " + std::to_string(limit_) +
+                                             " connections to the database are in use");
+      }
+    }
+    ++taken_;
+  }
+  Result<std::unique_ptr<PgConnection>> opened = acquaintance_->Open(kOpenTime);
+  Status status = opened.status();
+  if (opened.ok()) status = set_up_(opened->get());
+  if (status.ok()) return opened;
+  GiveBack(nullptr);
+  return status;
+}
+
+void ConnectionPool::GiveBack(std::unique_ptr<PgConnection> connection) {
+  {
+    MutexLock lock(&mutex_);
+    --taken_;
+    if (connection != nullptr) idle_.push_back(std::move(connection));
+  }
+  returned_.NotifyOne();
+}
+
+std::size_t ConnectionPool::taken() const {
+  MutexLock lock(&mutex_);
+  return taken_;
+}
+
+}  // namespace troth

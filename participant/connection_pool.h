@@ -1,0 +1,66 @@
+// A bounded set of connections to one database, opened when needed. Knows no branch.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/thread_annotations.h"
+#include "participant/evidence.h"
+#include "participant/postgres_connection.h"
+
+namespace troth {
+
+// What all connections of one resource manager share: how they are opened, what was learnt from
+// them, and whether the acquaintance with the database was ever interrupted. Thread-safe.
+class Acquaintance {
+ public:
+  Acquaintance(std::string conninfo, std::string application_name);
+
+  // Opens a connection and takes its greeting in. Refuses a standby and a database other than
+  // the first one met: kUnavailable.
+  Result<std::unique_ptr<PgConnection>> Open(std::chrono::milliseconds time);
+  // A connection was lost: the database may have restarted, or be another one.
+  void Interrupted();
+  // Changes at each interruption.
+  std::uint64_t current() const;
+  LogMemory& memory() { return memory_; }
+
+ private:
+  const std::string conninfo_;
+  const std::string application_name_;
+  LogMemory memory_;
+  mutable Mutex mutex_;
+  std::uint64_t current_ TROTH_GUARDED_BY(mutex_) = 1;
+  DatabaseIdentity identity_ TROTH_GUARDED_BY(mutex_);
+};
+
+// Thread-safe.
+class ConnectionPool {
+ public:
+  using Prepare = std::function<Status(PgConnection*)>;
+
+  // `set_up` is run once on each new connection. `acquaintance` outlives the pool.
+  ConnectionPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up);
+
+  // A connection, idle or new. Waits at most `wait` for one to come back when all are out
+  // (kOverloaded), and at most 2 s for the database to accept one (kUnavailable).
+  Result<std::unique_ptr<PgConnection>> Take(std::chrono::milliseconds wait);
+  // nullptr gives back the place of a connection that is gone.
+  void GiveBack(std::unique_ptr<PgConnection> connection);
+
+  std::size_t taken() const;
+
+ private:
+  Acquaintance* const acquaintance_;
+  const std::size_t limit_;
+  const Prepare set_up_;
+  mutable Mutex mutex_;
+  CondVar returned_;
+  std::vector<std::unique_ptr<PgConnection>> idle_ TROTH_GUARDED_BY(mutex_);
+  std::size_t taken_ TROTH_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace troth

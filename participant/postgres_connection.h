@@ -1,0 +1,150 @@
+// A connection to PostgreSQL that never reconnects, seen from both sides: libpq for what
+// libpqxx can't say (pipelines, command tags, SQLSTATE of warnings), libpqxx for application
+// code. Knows no branch and no GID. docs/participants.md, "Connections".
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <libpq-events.h>
+#include <libpq-fe.h>
+
+#include "common/status.h"
+#include "participant/refusal.h"
+#include "participant/resource_manager.h"
+
+namespace pqxx {
+class dbtransaction;
+}
+
+namespace troth {
+
+struct PgResultDeleter {
+  void operator()(PGresult* result) const { PQclear(result); }
+};
+using PgResult = std::unique_ptr<PGresult, PgResultDeleter>;
+
+// What one statement of a pipeline came to.
+struct Answer {
+  bool ok = false;
+  bool skipped = false;   // not executed: an earlier one of the same pipeline failed
+  std::string tag;        // "PREPARE TRANSACTION"
+  std::string sqlstate;   // of the error
+  std::string message;    // of the error, as the server said it; never decided by
+  std::vector<std::optional<std::string>> row;  // the first row; nullopt: NULL
+  std::size_t rows = 0;
+};
+
+// What a connection learns of its database when it is opened, before anything else (L13b).
+struct Greeting {
+  DatabaseIdentity identity;
+  LogPoint point;
+  bool standby = false;
+  std::string address;
+};
+
+// Used by one thread at a time, except Cancel.
+class PgConnection {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  // Connects and greets within `time`. kUnavailable otherwise, with the reason.
+  static Result<std::unique_ptr<PgConnection>> Open(const std::string& conninfo,
+                                                    const std::string& application_name,
+                                                    std::chrono::milliseconds time);
+  ~PgConnection();
+  PgConnection(const PgConnection&) = delete;
+  PgConnection& operator=(const PgConnection&) = delete;
+
+  const Greeting& greeting() const { return greeting_; }
+  // False once it was lost; it never comes back.
+  bool alive() const { return PQstatus(conn_) == CONNECTION_OK; }
+  // As alive(), after a look at the socket: also sees a loss that nobody has met yet.
+  bool StillAlive();
+  PGTransactionStatusType transaction_status() const { return PQtransactionStatus(conn_); }
+  int socket() const { return PQsocket(conn_); }
+  int backend_pid() const { return PQbackendPID(conn_); }
+
+  // Pipelines. Statements are queued, Sync ends a unit (an error skips the rest of its unit),
+  // Flush sends. Poll takes in what has arrived without waiting; units end in their order.
+  void Queue(std::string_view sql, std::span<const std::string> parameters = {});
+  void QueuePrepared(const char* statement, std::span<const std::string> parameters = {});
+  void Sync();
+  void Flush();
+  void Poll();
+  // Units that have ended since the pipeline began, and their answers in one row.
+  std::size_t ended_units() const { return ended_units_; }
+  const std::vector<Answer>& answers() const { return answers_; }
+  std::size_t queued_units() const { return queued_units_; }
+  // Waits until `units` have ended. False: not by `deadline`, or the connection is lost.
+  bool Await(std::size_t units, TimePoint deadline);
+  // To be called when all units have ended: forgets them, and libpqxx may use the connection.
+  void EndPipeline();
+
+  // One statement by itself; waits at most until `deadline`, then the connection is given up.
+  Answer Execute(std::string_view sql, std::span<const std::string> parameters,
+                 TimePoint deadline);
+  // As Execute, all rows.
+  Result<std::vector<std::vector<std::optional<std::string>>>> Query(
+      std::string_view sql, std::span<const std::string> parameters, TimePoint deadline);
+
+  // Prepares a statement on the server under `name`.
+  Status PrepareStatement(const char* name, const char* sql, TimePoint deadline);
+
+  // The transaction that application code sees, from BeginApplication to EndApplication. It
+  // sends no BEGIN, COMMIT or ROLLBACK of its own.
+  pqxx::dbtransaction& BeginApplication();
+  pqxx::dbtransaction& application();
+  void EndApplication();
+
+  // Tags of statements since the last ForgetSigns that end or begin a block, or make a
+  // connection unfit for the pool; e.g. "COMMIT".
+  const std::string& boundary_tag() const { return boundary_tag_; }
+  bool unfit() const { return unfit_; }
+  // SQLSTATE of the first WARNING since the last ForgetSigns, or empty.
+  const std::string& warning() const { return warning_; }
+  void ForgetSigns();
+
+  // Asks the server to stop the statement under way. Any thread. Waits for the postmaster to
+  // take the request.
+  void Cancel();
+
+ private:
+  class Face;  // libpqxx's view of this connection
+
+  explicit PgConnection(PGconn* conn);
+  Status Greet(TimePoint deadline);
+  void Take(PGresult* result);
+  void NoteTag(std::string_view tag);
+  static void OnNotice(void* self, const PGresult* notice);
+  static int OnEvent(PGEventId event, void* info, void* self);
+
+  PGconn* const conn_;
+  PGcancel* cancel_ = nullptr;
+  Greeting greeting_;
+  std::unique_ptr<Face> face_;
+  std::vector<Answer> answers_;
+  std::size_t queued_units_ = 0;
+  std::size_t ended_units_ = 0;
+  std::string boundary_tag_;
+  std::string warning_;
+  bool unfit_ = false;
+};
+
+// `text` as an SQL literal, for statements that take no parameters. Only for GIDs and other
+// texts without quotes or backslashes (CHECKed).
+std::string Quoted(std::string_view text);
+
+// "X/Y" of pg_lsn as a number.
+std::uint64_t ParseLsn(std::string_view text);
+
+// Waits until one of the sockets can be read, or `deadline`.
+void AwaitReadable(std::span<const int> sockets, PgConnection::TimePoint deadline);
+
+}  // namespace troth

@@ -1,0 +1,18 @@
+// SQLSTATE to Refusal: what PostgreSQL's errors mean to a transaction. Decides by code, never by
+// text: messages are translated. The table is in docs/protocol.md, "SQLSTATEs".
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "participant/refusal.h"
+
+namespace troth {
+
+// Of work or PREPARE. An empty code: the connection was lost.
+Refusal RefusalOf(std::string_view sqlstate, std::string message);
+
+// The connection is gone, or about to be: what was sent may have been done.
+bool ConnectionLost(std::string_view sqlstate);
+
+}  // namespace troth

@@ -1,0 +1,354 @@
+// See postgres_finisher.h.
+#include "participant/postgres_finisher.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+
+#include "common/failpoint.h"
+#include "participant/postgres_errors.h"
+
+namespace troth {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kOpenTime{2'000};
+
+constexpr char kXidOf[] =
+    "SELECT transaction::pg_catalog.text FROM pg_catalog.pg_prepared_xacts"
+    " WHERE gid OPERATOR(pg_catalog.=) $1"
+    " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()";
+// Position first: the status is then of a moment at or after it.
+constexpr char kFate[] =
+    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_xact_status($1::pg_catalog.xid8)";
+constexpr char kHistory[] = "SELECT pg_catalog.pg_read_file($1)";
+
+enum class Stage { kCompare, kSettle, kRollBackOther, kFate, kHistory, kOver };
+
+struct Job {
+  std::size_t index = 0;  // in the caller's list
+  FinishOrder order;
+  Stage stage = Stage::kSettle;
+  FinishResult result;
+  Findings findings;
+};
+
+void Settle(Job* job, FinishResult::Kind kind, std::string message = "", std::string state = "") {
+  job->stage = Stage::kOver;
+  job->result = {kind, std::move(message), std::move(state)};
+}
+
+void TakeCompare(Job* job, const Answer& answer) {
+  if (answer.rows == 0) {
+    job->stage = Stage::kFate;
+    return;
+  }
+  const std::string text = answer.row[0].value_or("");
+  std::uint32_t xid = 0;
+  std::from_chars(text.data(), text.data() + text.size(), xid);
+  const bool ours = xid == static_cast<std::uint32_t>(job->order.evidence->xid);
+  job->stage = ours ? Stage::kSettle : Stage::kRollBackOther;
+}
+
+void TakeSettle(Job* job, const Answer& answer) {
+  const bool not_found = answer.sqlstate == "42704";
+  if (answer.ok) {
+    // A crash here leaves the branch finished, the coordinator untold; it asks again, and the
+    // evidence answers.
+    TROTH_FAILPOINT("after-commit-prepared");
+    Settle(job, FinishResult::Kind::kDone);
+  } else if (not_found && job->order.evidence.has_value()) {
+    job->stage = Stage::kFate;
+  } else if (not_found) {
+    Settle(job, FinishResult::Kind::kDone);  // a roll-back, and there is nothing
+  }
+}
+
+void TakeFate(Job* job, const Answer& answer, const LogPoint& greeted, LogMemory* memory) {
+  Findings& findings = job->findings;
+  const LogPoint& voted = job->order.evidence->point;
+  if (answer.ok) {
+    findings.now = {greeted.timeline, ParseLsn(answer.row[0].value_or("0/0"))};
+    const std::string status = answer.row[1].value_or("");
+    findings.status = status == "committed"     ? XidStatus::kCommitted
+                      : status == "aborted"     ? XidStatus::kAborted
+                      : status == "in progress" ? XidStatus::kInProgress
+                                                : XidStatus::kForgotten;
+  } else if (answer.sqlstate == "22023") {
+    findings.now = greeted;
+    // The log only grows while the server lives; the vote's own point decides by itself.
+    findings.now.position = std::max(findings.now.position, voted.position);
+    findings.status = XidStatus::kFuture;
+  }
+  findings.went_back = memory->Void(voted);
+  if (voted.timeline != greeted.timeline && !findings.went_back) {
+    job->stage = Stage::kHistory;
+    return;
+  }
+  job->result = Judge(job->order.commit, *job->order.evidence, findings);
+  job->stage = Stage::kOver;
+}
+
+void TakeHistory(Job* job, const Answer& answer) {
+  if (answer.ok) {
+    job->findings.history = ParseTimelineHistory(answer.row[0].value_or(""));
+  } else {
+    job->findings.unreadable = answer.message;
+  }
+  job->result = Judge(job->order.commit, *job->order.evidence, job->findings);
+  job->stage = Stage::kOver;
+}
+
+}  // namespace
+
+// One connection and the orders it works on, each a step further a round; every statement has a
+// Sync of its own, so that one's error touches no other.
+class PostgresFinisher::Lane {
+ public:
+  Lane(std::unique_ptr<PgConnection> connection, Acquaintance* acquaintance)
+      : connection_(std::move(connection)), acquaintance_(acquaintance) {}
+
+  void Add(std::size_t index, const FinishOrder& order) {
+    Job job;
+    job.index = index;
+    job.order = order;
+    const bool trusted = order.acquaintance == acquaintance_->current();
+    job.stage = order.commit && !trusted ? Stage::kCompare : Stage::kSettle;
+    jobs_.push_back(std::move(job));
+  }
+
+  // Takes in what arrived, sends the next round if one is due. True: all orders are over.
+  bool Step() {
+    if (in_round_.empty()) return !SendRound();
+    connection_->Poll();
+    if (connection_->ended_units() < in_round_.size() && connection_->alive()) return false;
+    TakeRound();
+    return !SendRound();
+  }
+
+  bool alive() const { return connection_->alive(); }
+  bool StillAlive() { return connection_->StillAlive(); }
+  int socket() const { return connection_->socket(); }
+  const std::vector<Job>& jobs() const { return jobs_; }
+  void Clear() { jobs_.clear(); }
+
+ private:
+  bool SendRound() {
+    for (Job& job : jobs_) {
+      if (job.stage == Stage::kOver) continue;
+      if (!connection_->alive()) {
+        Settle(&job, FinishResult::Kind::kWorking, "the connection to the database was lost", "08006");
+        continue;
+      }
+      Send(job);
+      in_round_.push_back(&job);
+    }
+    if (!in_round_.empty()) connection_->Flush();
+    return !in_round_.empty();
+  }
+
+  void Send(const Job& job) {
+    const std::string gid[] = {job.order.gid};
+    switch (job.stage) {
+      case Stage::kCompare: connection_->Queue(kXidOf, gid); break;
+      case Stage::kSettle:
+        // A crash here leaves the branch prepared; the coordinator sends its decision again.
+        TROTH_FAILPOINT("before-commit-prepared");
+        connection_->Queue((job.order.commit ? "COMMIT PREPARED " : "ROLLBACK PREPARED ") +
+                           Quoted(job.order.gid));
+        break;
+      case Stage::kRollBackOther:
+        connection_->Queue("ROLLBACK PREPARED " + Quoted(job.order.gid));
+        break;
+      case Stage::kFate: {
+        const std::string xid[] = {std::to_string(job.order.evidence->xid)};
+        connection_->Queue(kFate, xid);
+        break;
+      }
+      case Stage::kHistory: {
+        char file[40];
+        std::snprintf(file, sizeof file, "pg_wal/%08X.history",
+                      connection_->greeting().point.timeline);
+        const std::string name[] = {file};
+        connection_->Queue(kHistory, name);
+        break;
+      }
+      case Stage::kOver: break;
+    }
+    connection_->Sync();
+  }
+
+  void TakeRound() {
+    const std::vector<Answer>& answers = connection_->answers();
+    for (std::size_t i = 0; i < in_round_.size(); ++i) {
+      Job* job = in_round_[i];
+      if (i < answers.size()) {
+        Take(job, answers[i]);
+      } else {
+        Settle(job, FinishResult::Kind::kWorking, "the connection to the database was lost", "08006");
+      }
+    }
+    in_round_.clear();
+    if (connection_->alive()) connection_->EndPipeline();
+  }
+
+  void Take(Job* job, const Answer& answer) {
+    const bool proof_asked = job->stage == Stage::kFate || job->stage == Stage::kHistory;
+    const bool not_found = answer.sqlstate == "42704" && !proof_asked;
+    const bool future = answer.sqlstate == "22023" && job->stage == Stage::kFate;
+    if (!answer.ok && (ConnectionLost(answer.sqlstate) ||
+                       (!not_found && !future && job->stage != Stage::kHistory))) {
+      // 55000: another session is at it. 42501, 0A000 and all else: an operator's matter; the
+      // branch stays in doubt and is asked for again.
+      Settle(job, FinishResult::Kind::kWorking, answer.message, answer.sqlstate);
+      return;
+    }
+    switch (job->stage) {
+      case Stage::kCompare: TakeCompare(job, answer); break;
+      case Stage::kSettle: TakeSettle(job, answer); break;
+      case Stage::kRollBackOther: job->stage = Stage::kFate; break;
+      case Stage::kFate:
+        TakeFate(job, answer, connection_->greeting().point, &acquaintance_->memory());
+        break;
+      case Stage::kHistory: TakeHistory(job, answer); break;
+      case Stage::kOver: break;
+    }
+  }
+
+  std::unique_ptr<PgConnection> connection_;
+  Acquaintance* const acquaintance_;
+  std::vector<Job> jobs_;
+  std::vector<Job*> in_round_;
+};
+
+PostgresFinisher::PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes)
+    : acquaintance_(acquaintance), limit_(lanes) {}
+
+PostgresFinisher::~PostgresFinisher() = default;
+
+std::vector<std::size_t> PostgresFinisher::Claim(std::span<FinishItem> items) {
+  MutexLock lock(&mutex_);
+  std::vector<std::size_t> ours;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    TROTH_CHECK(!items[i].order.commit || items[i].order.evidence.has_value());
+    items[i].result = {};
+    if (under_way_.insert(items[i].order.gid).second) {
+      ours.push_back(i);
+    } else {
+      items[i].result.message = "under way";
+    }
+  }
+  return ours;
+}
+
+void PostgresFinisher::Finish(std::span<FinishItem> items, std::chrono::milliseconds wait) {
+  const auto deadline = SteadyClock::now() + wait;
+  PollLeft();
+  const std::vector<std::size_t> ours = Claim(items);
+  if (ours.empty()) return;
+  std::vector<std::unique_ptr<Lane>> lanes = TakeLanes(ours.size(), deadline);
+  if (lanes.empty()) {
+    MutexLock lock(&mutex_);
+    for (const std::size_t i : ours) {
+      under_way_.erase(items[i].order.gid);
+      items[i].result.message = "no connection to the database for phase two";
+    }
+    return;
+  }
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    lanes[i % lanes.size()]->Add(ours[i], items[ours[i]].order);
+  }
+  for (;;) {
+    std::vector<int> sockets;
+    std::vector<std::unique_ptr<Lane>> going;
+    for (std::unique_ptr<Lane>& lane : lanes) {
+      if (lane->Step()) {
+        for (const Job& job : lane->jobs()) items[job.index].result = job.result;
+        ReturnLane(std::move(lane));
+      } else {
+        sockets.push_back(lane->socket());
+        going.push_back(std::move(lane));
+      }
+    }
+    lanes = std::move(going);
+    if (lanes.empty()) return;
+    if (SteadyClock::now() >= deadline) break;
+    AwaitReadable(sockets, deadline);
+  }
+  MutexLock lock(&mutex_);
+  for (std::unique_ptr<Lane>& lane : lanes) left_.push_back(std::move(lane));
+}
+
+// Takes in what earlier callers left; their answers are given when the order comes again.
+void PostgresFinisher::PollLeft() {
+  std::vector<std::unique_ptr<Lane>> left;
+  {
+    MutexLock lock(&mutex_);
+    left.swap(left_);
+  }
+  std::vector<std::unique_ptr<Lane>> still;
+  for (std::unique_ptr<Lane>& lane : left) {
+    if (lane->Step()) {
+      ReturnLane(std::move(lane));
+    } else {
+      still.push_back(std::move(lane));
+    }
+  }
+  if (still.empty()) return;
+  MutexLock lock(&mutex_);
+  for (std::unique_ptr<Lane>& lane : still) left_.push_back(std::move(lane));
+}
+
+std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes(
+    std::size_t wanted, PgConnection::TimePoint deadline) {
+  std::vector<std::unique_ptr<Lane>> lanes;
+  std::size_t to_open = 0;
+  {
+    MutexLock lock(&mutex_);
+    for (;;) {
+      while (lanes.size() < wanted && !idle_.empty()) {
+        std::unique_ptr<Lane> lane = std::move(idle_.back());
+        idle_.pop_back();
+        if (lane->StillAlive()) {
+          lanes.push_back(std::move(lane));
+        } else {
+          acquaintance_->Interrupted();
+          --lanes_;
+        }
+      }
+      to_open = std::min(wanted - lanes.size(), limit_ - lanes_);
+      lanes_ += to_open;
+      if (!lanes.empty() || to_open > 0) break;
+      if (!returned_.WaitUntil(&mutex_, deadline) && idle_.empty()) return lanes;
+    }
+  }
+  for (; to_open > 0; --to_open) {
+    Result<std::unique_ptr<PgConnection>> opened = acquaintance_->Open(kOpenTime);
+    if (!opened.ok()) {
+      MutexLock lock(&mutex_);
+      lanes_ -= to_open;
+      break;
+    }
+    lanes.push_back(std::make_unique<Lane>(std::move(*opened), acquaintance_));
+  }
+  return lanes;
+}
+
+void PostgresFinisher::ReturnLane(std::unique_ptr<Lane> lane) {
+  const bool alive = lane->alive();
+  if (!alive) acquaintance_->Interrupted();
+  {
+    MutexLock lock(&mutex_);
+    for (const Job& job : lane->jobs()) under_way_.erase(job.order.gid);
+    lane->Clear();
+    if (alive) {
+      idle_.push_back(std::move(lane));
+    } else {
+      --lanes_;
+    }
+  }
+  returned_.NotifyOne();
+}
+
+}  // namespace troth

@@ -1,0 +1,51 @@
+// Phase two in PostgreSQL: COMMIT PREPARED and ROLLBACK PREPARED over a few connections of their
+// own, the comparison of xids, and the evidence when a GID is gone (laws L13a-d). Knows no branch
+// table: it is given orders. docs/protocol.md, "Evidence".
+#pragma once
+
+#include <chrono>
+#include <list>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "common/thread_annotations.h"
+#include "participant/connection_pool.h"
+#include "participant/resource_manager.h"
+
+namespace troth {
+
+// Thread-safe. Each caller drives the lanes (connections) it took; what it leaves unfinished
+// when its time is over goes on, and is taken in by whoever comes next.
+class PostgresFinisher {
+ public:
+  PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes);
+  ~PostgresFinisher();
+
+  // As ResourceManager::Finish.
+  void Finish(std::span<FinishItem> items, std::chrono::milliseconds wait);
+
+ private:
+  class Lane;
+
+  std::vector<std::unique_ptr<Lane>> TakeLanes(std::size_t wanted,
+                                               PgConnection::TimePoint deadline);
+  void ReturnLane(std::unique_ptr<Lane> lane);
+  void PollLeft();
+  // Marks what is not under way elsewhere as ours; its indices.
+  std::vector<std::size_t> Claim(std::span<FinishItem> items);
+
+  Acquaintance* const acquaintance_;
+  const std::size_t limit_;
+
+  Mutex mutex_;
+  CondVar returned_;
+  std::vector<std::unique_ptr<Lane>> idle_ TROTH_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Lane>> left_ TROTH_GUARDED_BY(mutex_);  // nobody drives them now
+  std::size_t lanes_ TROTH_GUARDED_BY(mutex_) = 0;                    // all there are
+  std::unordered_set<std::string> under_way_ TROTH_GUARDED_BY(mutex_);  // GIDs
+};
+
+}  // namespace troth

@@ -1,0 +1,327 @@
+// See postgres_session.h.
+#include "participant/postgres_session.h"
+
+#include <charconv>
+
+#include "common/failpoint.h"
+#include "participant/postgres_errors.h"
+
+namespace troth {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kConnectionWait{100};
+constexpr std::chrono::milliseconds kShortWait{1'000};
+// The server's own end of an abandoned block comes after ours.
+constexpr std::chrono::milliseconds kServerGrace{1'000};
+
+// Names are qualified, operators too: application code may change search_path.
+constexpr char kOpen[] =
+    "SELECT pg_catalog.set_config('troth.mark', $1, true),"
+    " pg_catalog.set_config('lock_timeout', $2, true),"
+    " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true),"
+    " pg_catalog.pg_current_xact_id()";
+constexpr char kOpenReadOnly[] =
+    "SELECT pg_catalog.set_config('troth.mark', $1, true),"
+    " pg_catalog.set_config('lock_timeout', $2, true),"
+    " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true)";
+// role: SET ROLE inside the block would change the owner of the prepared transaction, and then
+// nobody of ours could finish it.
+constexpr char kGuard[] =
+    "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
+    " pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
+    " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $2"
+    " THEN 1 ELSE 0 END,"
+    " pg_catalog.set_config('role', 'none', true),"
+    " pg_catalog.set_config('synchronous_commit',"
+    "  CASE pg_catalog.current_setting('synchronous_commit')"
+    "  WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+constexpr char kGuardReadOnly[] =
+    "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
+    " pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
+    " AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'"
+    " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $1"
+    " THEN 1 ELSE 0 END";
+constexpr char kPosition[] = "SELECT pg_catalog.pg_current_wal_lsn()";
+// What RESET ALL leaves behind and PREPARE or ROLLBACK does not end. Temporary objects, WITH
+// HOLD cursors and LISTEN can't be here: a block with one is not preparable, and a rollback
+// takes them back.
+constexpr char kClean[] =
+    "SELECT pg_catalog.set_config('session_authorization', NULL, false),"
+    " pg_catalog.set_config('role', 'none', false),"
+    " pg_catalog.pg_advisory_unlock_all()";
+
+std::string BeginStatement(const BeginOptions& options) {
+  std::string sql = "BEGIN";
+  switch (options.isolation) {
+    case Isolation::kDefault: break;
+    case Isolation::kReadCommitted: sql += " ISOLATION LEVEL READ COMMITTED"; break;
+    case Isolation::kRepeatableRead: sql += " ISOLATION LEVEL REPEATABLE READ"; break;
+    case Isolation::kSerializable: sql += " ISOLATION LEVEL SERIALIZABLE"; break;
+  }
+  return sql + (options.read_only ? " READ ONLY" : " READ WRITE");
+}
+
+Refusal Unavailable(std::string message) {
+  return Refusal{Refused::kDatabaseUnavailable, std::move(message), true, ""};
+}
+
+}  // namespace
+
+Status PostgresSession::SetUp(PgConnection* connection) {
+  const auto deadline = SteadyClock::now() + std::chrono::seconds(2);
+  for (const auto& [name, sql] :
+       {std::pair{"troth_open", kOpen}, std::pair{"troth_open_ro", kOpenReadOnly},
+        std::pair{"troth_guard", kGuard}, std::pair{"troth_guard_ro", kGuardReadOnly},
+        std::pair{"troth_position", kPosition}, std::pair{"troth_reset", "RESET ALL"},
+        std::pair{"troth_clean", kClean}}) {
+    TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
+  }
+  return OkStatus();
+}
+
+Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& options,
+                                                         ConnectionPool* pool,
+                                                         Acquaintance* acquaintance) {
+  const auto deadline = SteadyClock::now() + options.time_left;
+  for (;;) {
+    Result<std::unique_ptr<PgConnection>> taken =
+        pool->Take(std::min(kConnectionWait, options.time_left));
+    if (!taken.ok()) {
+      if (taken.status().code() == Code::kOverloaded) {
+        return Refusal{Refused::kOverloaded, taken.status().message(), true, ""};
+      }
+      return Unavailable(taken.status().message());
+    }
+    std::unique_ptr<PostgresSession> session(
+        new PostgresSession(options, pool, acquaintance, std::move(*taken)));
+    if (SteadyClock::now() >= deadline) {
+      session->Drop();
+      return Refusal{Refused::kDeadline, "the deadline passed before the branch was opened", true,
+                     ""};
+    }
+    // A connection that lay idle may have been lost meanwhile; nothing has been done on it yet,
+    // so the next one is tried, in the end a new one.
+    const bool reused = session->connection_->queued_units() > 0;
+    Granted<std::string> xid = session->OpenBlock();
+    if (xid.ok()) {
+      std::from_chars(xid->data(), xid->data() + xid->size(), session->xid_);
+      session->connection_->BeginApplication();
+      return std::unique_ptr<Session>(std::move(session));
+    }
+    const Refusal refusal = xid.refusal();
+    session->Drop();
+    if (!reused || refusal.reason != Refused::kDatabaseUnavailable) return refusal;
+  }
+}
+
+PostgresSession::PostgresSession(const BeginOptions& options, ConnectionPool* pool,
+                                 Acquaintance* acquaintance,
+                                 std::unique_ptr<PgConnection> connection)
+    : options_(options),
+      pool_(pool),
+      acquaintance_(acquaintance),
+      connection_(std::move(connection)),
+      known_as_(acquaintance->current()) {}
+
+// The xid, or an empty text for a read-only block.
+Granted<std::string> PostgresSession::OpenBlock() {
+  const auto deadline = SteadyClock::now() + std::min(kShortWait, options_.time_left);
+  if (!connection_->Await(connection_->queued_units(), deadline)) {
+    return Unavailable("the connection to the database was lost");
+  }
+  for (const Answer& answer : connection_->answers()) {
+    // The last units are the cleaning after the branch before this one.
+    if (&answer == &connection_->answers().back() && !answer.ok) {
+      return Unavailable("the connection could not be cleaned: " + answer.message);
+    }
+  }
+  connection_->EndPipeline();
+  const std::string lock_ms = std::to_string(options_.time_left.count());
+  const std::string idle_ms = std::to_string((options_.time_left + kServerGrace).count());
+  const std::string parameters[] = {options_.mark, lock_ms, idle_ms};
+  connection_->Queue(BeginStatement(options_));
+  connection_->QueuePrepared(options_.read_only ? "troth_open_ro" : "troth_open", parameters);
+  connection_->Sync();
+  connection_->Flush();
+  const bool answered = connection_->Await(1, deadline);
+  for (const Answer& answer : connection_->answers()) {
+    if (!answer.ok) return RefusalOf(answer.sqlstate, answer.message);
+  }
+  if (!answered) return Unavailable("the database did not open the branch's block in time");
+  const std::string xid =
+      options_.read_only ? std::string() : connection_->answers()[1].row[3].value_or("");
+  connection_->EndPipeline();
+  connection_->ForgetSigns();
+  return xid;
+}
+
+PostgresSession::~PostgresSession() {
+  if (connection_ == nullptr) return;
+  if (!over_) Rollback();
+  if (connection_ == nullptr) return;
+  if (!over_ || cancelled_ || connection_->unfit() || !connection_->alive() ||
+      !connection_->boundary_tag().empty()) {
+    Drop();
+    return;
+  }
+  pool_->GiveBack(std::move(connection_));
+}
+
+void PostgresSession::Drop() {
+  if (connection_ == nullptr) return;
+  if (!connection_->alive()) acquaintance_->Interrupted();
+  connection_->EndApplication();
+  connection_.reset();
+  pool_->GiveBack(nullptr);
+}
+
+std::optional<Refusal> PostgresSession::Broken() {
+  if (cancelled_) return Refusal{Refused::kEnded, "the work was cancelled", true, "57014"};
+  if (connection_ == nullptr || !connection_->alive()) {
+    return Unavailable("the branch's connection to the database was lost, and with it the branch");
+  }
+  const std::string& tag = connection_->boundary_tag();
+  if (!tag.empty()) {
+    return Refusal{Refused::kInvalid,
+                   "the work executed " + tag +
+                       ": the boundaries of a branch belong to its coordinator; what the work "
+                       "committed itself stays committed",
+                   false, ""};
+  }
+  switch (connection_->transaction_status()) {
+    case PQTRANS_INTRANS: return std::nullopt;
+    case PQTRANS_INERROR:
+      return Refusal{Refused::kDatabase,
+                     "a statement of the work failed and the work went on as if it had not; use a "
+                     "savepoint around what may fail",
+                     false, "25P02"};
+    case PQTRANS_IDLE:
+      return Refusal{Refused::kInvalid, "the work ended the branch's block (ROLLBACK)", false, ""};
+    default:
+      return Refusal{Refused::kDatabase, "the work left a statement unfinished", false, ""};
+  }
+}
+
+void PostgresSession::QueueCleaning() {
+  connection_->QueuePrepared("troth_reset");
+  connection_->QueuePrepared("troth_clean");
+  connection_->Sync();
+  over_ = true;
+}
+
+void PostgresSession::Rollback() {
+  if (connection_ == nullptr || over_) return;
+  connection_->EndApplication();
+  const PGTransactionStatusType status = connection_->transaction_status();
+  if (started_ || !connection_->alive() ||
+      (status != PQTRANS_INTRANS && status != PQTRANS_INERROR)) {
+    Drop();  // the server rolls back when it notices that we are gone
+    return;
+  }
+  connection_->Queue("ROLLBACK");
+  connection_->Sync();
+  QueueCleaning();
+  connection_->Flush();
+  if (!connection_->Await(1, SteadyClock::now() + kShortWait)) Drop();
+}
+
+void PostgresSession::Cancel() {
+  cancelled_ = true;
+  connection_->Cancel();
+}
+
+PrepareResult PostgresSession::Refuse(Refusal refusal) {
+  Rollback();
+  return PrepareResult{PrepareResult::Kind::kRefused, {}, 0, std::move(refusal)};
+}
+
+void PostgresSession::StartPrepare() {
+  TROTH_CHECK(!started_);
+  if (std::optional<Refusal> broken = Broken()) {
+    result_ = Refuse(std::move(*broken));
+    return;
+  }
+  if (TROTH_FAILPOINT("before-prepare")) {
+    result_ = Refuse(Unavailable("failpoint before-prepare"));
+    return;
+  }
+  connection_->EndApplication();
+  connection_->ForgetSigns();
+  started_ = true;
+  if (options_.read_only) {
+    const std::string parameters[] = {options_.mark};
+    connection_->QueuePrepared("troth_guard_ro", parameters);
+    connection_->Queue("ROLLBACK");
+  } else {
+    const std::string parameters[] = {std::to_string(xid_), options_.mark};
+    connection_->QueuePrepared("troth_guard", parameters);
+    connection_->Queue("PREPARE TRANSACTION " + Quoted(options_.gid));
+    connection_->QueuePrepared("troth_position");
+  }
+  connection_->Sync();
+  QueueCleaning();
+  connection_->Flush();
+}
+
+std::optional<PrepareResult> PostgresSession::PollPrepare() {
+  if (result_.has_value()) return result_;
+  connection_->Poll();
+  if (connection_->ended_units() < 1 && connection_->alive()) return std::nullopt;
+  // A crash here leaves the branch prepared, its vote unheard; the sweep asks for it.
+  TROTH_FAILPOINT("after-prepare");
+  result_ = Judge();
+  connection_->ForgetSigns();  // PREPARE's own tag is no sign of the application
+  return result_;
+}
+
+PrepareResult PostgresSession::Judge() {
+  using Kind = PrepareResult::Kind;
+  const std::vector<Answer>& answers = connection_->answers();
+  const auto refused = [&](Refusal refusal) {
+    return PrepareResult{Kind::kRefused, {}, 0, std::move(refusal)};
+  };
+  if (!answers.empty() && !answers[0].ok && !ConnectionLost(answers[0].sqlstate)) {
+    // The block that was worked in is still open, or is not ours: this connection is done for.
+    over_ = false;
+    if (answers[0].sqlstate != "22012") return refused(RefusalOf(answers[0].sqlstate, answers[0].message));
+    return refused({Refused::kInvalid,
+                    options_.read_only
+                        ? "the branch was declared read only and did not keep to it"
+                        : "the block that is open is not the one the branch was begun in: the work "
+                          "ended it (COMMIT, COMMIT AND CHAIN, ROLLBACK) and went on in another",
+                    false, "22012"});
+  }
+  const bool lost = connection_->ended_units() < 1;
+  if (answers.size() < 2 || (!answers[1].ok && ConnectionLost(answers[1].sqlstate))) {
+    if (options_.read_only) return refused(Unavailable("the connection was lost at prepare"));
+    return {Kind::kUnknown, {}, 0,
+            Unavailable("the connection was lost while the branch was being prepared")};
+  }
+  if (!answers[1].ok) return refused(RefusalOf(answers[1].sqlstate, answers[1].message));
+  if (options_.read_only) return {Kind::kReadOnly, {}, 0, {}};
+  if (answers[1].tag != "PREPARE TRANSACTION") {
+    return refused({Refused::kDatabase,
+                    "the block had failed: PREPARE TRANSACTION answered " + answers[1].tag, false,
+                    ""});
+  }
+  if (!connection_->warning().empty()) {
+    return {Kind::kUnknown, {}, 0,
+            {Refused::kDatabase,
+             "PREPARE TRANSACTION came with a warning (SQLSTATE " + connection_->warning() +
+                 "): it may not be as durable as asked for",
+             true, connection_->warning()}};
+  }
+  if (lost || answers.size() < 3 || !answers[2].ok || answers[2].row.empty()) {
+    return {Kind::kUnknown, {}, 0, Unavailable("the connection was lost after PREPARE")};
+  }
+  Evidence evidence;
+  evidence.xid = xid_;
+  evidence.point.timeline = connection_->greeting().point.timeline;
+  evidence.point.position = ParseLsn(answers[2].row[0].value_or("0/0"));
+  acquaintance_->memory().Remember(evidence.point);
+  return {Kind::kPrepared, evidence, known_as_, {}};
+}
+
+}  // namespace troth

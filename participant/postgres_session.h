@@ -1,0 +1,66 @@
+// A branch's block in PostgreSQL: BEGIN, the guard in front of PREPARE, PREPARE, and the way of
+// its connection back to the pool. Knows no wire and no rules about branches (branch_table.h).
+// docs/protocol.md, laws L12a and L12b.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "participant/connection_pool.h"
+#include "participant/postgres_connection.h"
+#include "participant/resource_manager.h"
+
+namespace troth {
+
+// The branch is known inside its session by two things that end with its block: its xid and a
+// setting local to it. The guard compares both and raises an error (22012) when one is missing,
+// so that PREPARE behind it in the same pipeline is skipped. Everything goes out in one write:
+//   guard; PREPARE TRANSACTION; position; Sync; RESET ALL; clean; Sync
+// The vote is ready at the first Sync; the connection is cleaned while the vote travels.
+class PostgresSession : public Session {
+ public:
+  // Statements that every connection of the pool must know.
+  static Status SetUp(PgConnection* connection);
+
+  // Opens a block. `pool` and `acquaintance` outlive the session.
+  static Granted<std::unique_ptr<Session>> Begin(const BeginOptions& options, ConnectionPool* pool,
+                                                 Acquaintance* acquaintance);
+  ~PostgresSession() override;
+
+  std::optional<Refusal> Broken() override;
+  void Rollback() override;
+  void Cancel() override;
+
+  pqxx::dbtransaction& transaction() { return connection_->application(); }
+  PgConnection* connection() { return connection_.get(); }
+
+  // Sends the pipeline; once.
+  bool started() const { return started_; }
+  void StartPrepare();
+  // What has arrived; nullopt: not yet. Does not wait.
+  std::optional<PrepareResult> PollPrepare();
+
+ private:
+  PostgresSession(const BeginOptions& options, ConnectionPool* pool, Acquaintance* acquaintance,
+                  std::unique_ptr<PgConnection> connection);
+  Granted<std::string> OpenBlock();
+  void QueueCleaning();
+  PrepareResult Judge();
+  PrepareResult Refuse(Refusal refusal);
+  void Drop();
+
+  const BeginOptions options_;
+  ConnectionPool* const pool_;
+  Acquaintance* const acquaintance_;
+  std::unique_ptr<PgConnection> connection_;
+  const std::uint64_t known_as_;  // acquaintance when the block was opened
+  std::uint64_t xid_ = 0;
+  std::atomic<bool> cancelled_{false};
+  bool started_ = false;
+  bool over_ = false;  // the block has ended, and the connection has been told to clean itself
+  std::optional<PrepareResult> result_;
+};
+
+}  // namespace troth
