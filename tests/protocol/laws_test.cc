@@ -1,0 +1,561 @@
+// One test per law, and sub-law, of docs/protocol.md that the commit protocol can break, named
+// after it. The laws of the participant have their tests there: L12a, L12b, L13a-d and the
+// sweep's half of L14 in tests/participant; L15 and the log's half of L7b in tests/recovery.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <string>
+
+#include "tests/protocol/world.h"
+
+namespace troth {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+template <typename T>
+std::vector<T> Of(const Actions& actions) {
+  std::vector<T> found;
+  for (const Action& action : actions) {
+    if (const T* a = std::get_if<T>(&action)) found.push_back(*a);
+  }
+  return found;
+}
+
+std::size_t CommitRecords(const World& world) {
+  return static_cast<std::size_t>(
+      std::count_if(world.handed_over().begin(), world.handed_over().end(), [](const LogRecord& r) {
+        return std::holds_alternative<CommitRecord>(r);
+      }));
+}
+
+// Whether anything among `actions` tells of a commit (law L5).
+bool TellsOfCommit(const Actions& actions) {
+  return std::any_of(actions.begin(), actions.end(), [](const Action& action) {
+    if (const auto* finish = std::get_if<SendFinish>(&action)) return finish->commit;
+    if (const auto* reply = std::get_if<ReplyOutcome>(&action)) {
+      return reply->kind == OutcomeKind::kCommitted;
+    }
+    if (const auto* reply = std::get_if<ReplyAnswers>(&action)) {
+      return std::any_of(reply->answers.begin(), reply->answers.end(), [](const InquiryAnswer& a) {
+        return a.answer == InDoubtAnswer::kCommitted || a.answer == InDoubtAnswer::kCommittedBit;
+      });
+    }
+    return false;
+  });
+}
+
+class Laws : public testing::Test {
+ protected:
+  Laws() { world.Run("open\n ready a b c\n lease 9"); }
+  std::string Run(std::string_view commands) { return world.Run(commands); }
+  // Runs, and says whether what came out contains `text`.
+  void Expect(std::string_view commands, const std::string& text) {
+    EXPECT_THAT(Run(commands), HasSubstr(text)) << "after: " << commands;
+  }
+  void ExpectNo(std::string_view commands, const std::string& text) {
+    EXPECT_THAT(Run(commands), Not(HasSubstr(text))) << "after: " << commands;
+  }
+  // Both branches of S prepared and its record handed over.
+  void Decide(const std::string& s) {
+    Run("commit " + s + " a b\n vote a " + s + " prepared=70" + s + "\n vote b " + s +
+        " prepared=90" + s);
+  }
+  World world;
+};
+
+// L1: the branches that voted are told one end, whatever comes in between.
+TEST_F(Laws, L1_NoTwoBranchesEndDifferently) {
+  // Every order of the two votes, an abort and the deadline.
+  std::vector<std::string> steps = {"vote a 1 prepared=700", "vote b 1 prepared=900", "abort 1",
+                                    "time +10000"};
+  std::sort(steps.begin(), steps.end());
+  do {
+    World w;
+    w.Run("open\n ready a b\n lease 9\n commit 1 a b");
+    bool committed = false, aborted = false;
+    for (const std::string& step : steps) {
+      w.Run(step + "\n durable");
+      for (const SendFinish& f : Of<SendFinish>(w.actions())) {
+        (f.commit ? committed : aborted) = true;
+      }
+    }
+    EXPECT_NE(committed, aborted);
+  } while (std::next_permutation(steps.begin(), steps.end()));
+}
+
+TEST_F(Laws, L2_NoCommitWithoutEveryVote) {
+  Run("commit 1 a b c\n vote a 1 prepared=700\n vote b 1 prepared=900\n durable");
+  EXPECT_EQ(CommitRecords(world), 0u);
+  Expect("vote c 1 refused\n durable", "aborted");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L2_NoVoteCountsTwice) {
+  Run("commit 1 a b\n vote a 1 prepared=700\n vote a 1 prepared=700\n vote a 1 prepared=701");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L2_NoVoteOfAnotherAttemptCounts) {
+  Run("commit 1 a:new:1 b\n vote a 1 prepared=700 mark=old\n vote b 1 prepared=900");
+  EXPECT_EQ(CommitRecords(world), 0u);
+  Run("vote a 1 prepared=701 mark=new");
+  EXPECT_EQ(CommitRecords(world), 1u);
+}
+
+TEST_F(Laws, L2_NoVoteWithOtherWorkCounts) {
+  Expect("commit 1 a:m:2 b\n vote b 1 prepared=900\n vote a 1 prepared=700 works=1",
+         "aborted out-of-number");
+  Expect("commit 2 a:m:2:voted=700 b\n vote b 2 prepared=900 works=2", "aborted out-of-number");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L2_NoVoteOfAnotherDatabaseCounts) {
+  Expect("commit 1 a b\n vote b 1 prepared=900\n vote a 1 prepared=700 database=1/1",
+         "aborted name-taken");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L2_NoForgedVoteCounts) {
+  Expect("commit 1 a:m:1:forged=700 b:m:1:voted=900", "aborted forbidden");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L2_ReadOnlyOnlyIfDeclared) {
+  Expect("commit 1 a b\n vote b 1 prepared=900\n vote a 1 read-only", "aborted invalid");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L3_CommitWhenAllVoteAndNothingFails) {
+  Run("commit 1 a b c:m:1:read-only\n vote c 1 read-only\n vote b 1 prepared=900\n"
+      "vote a 1 prepared=700");
+  EXPECT_EQ(CommitRecords(world), 1u);
+  Expect("durable\n finished a 1\n finished b 1", "reply ->2 committed");
+}
+
+TEST_F(Laws, L4_NoDeadlineAbortsAfterTheHandOver) {
+  Run("commit 1 a b deadline=+100\n vote a 1 prepared=700\n vote b 1 prepared=900");
+  ExpectNo("time +40000\n abort 1\n down a b\n room no", "aborted");
+  Expect("durable", "committed");
+}
+
+TEST_F(Laws, L4_TheRecordHoldsTheEvidenceOfEachBranch) {
+  Decide("1");
+  const auto* record = std::get_if<CommitRecord>(&world.handed_over().back());
+  ASSERT_NE(record, nullptr);
+  ASSERT_EQ(record->branches.size(), 2u);
+  EXPECT_EQ(record->branches[0], (BranchRecord{0, {7001, 5}, 701, 1, 0x16000000 + 701}));
+  EXPECT_EQ(record->branches[1], (BranchRecord{1, {7002, 5}, 901, 1, 0x16000000 + 901}));
+}
+
+TEST_F(Laws, L4_ADecisionSurvivesAndDoesNotChange) {
+  Decide("1");
+  Run("durable\n crash\n ready a b c");
+  Expect("abort 1.1", "committed");
+  Expect("commit 1.1 a b wait=decided", "committed");
+  Expect("outcome 1.1", "committed");
+}
+
+// L5: whatever is asked while the record is under way, nothing tells of the commit.
+TEST_F(Laws, L5_NothingTellsBeforeTheRecordIsDurable) {
+  Decide("1");
+  EXPECT_FALSE(TellsOfCommit(world.actions()));
+  for (const char* step :
+       {"outcome 1", "inquiry a 1:701", "commit 1 a b wait=decided", "abort 1", "down a", "up a",
+        "time +5000", "vote a 1 prepared=701", "finished a 1", "enroll a", "time +30000",
+        "outcome 1 wait=100", "time +100", "durable 0", "crash", "ready a b c", "inquiry a 1.1:701",
+        "outcome 1.1", "commit 1.1 a b"}) {
+    Run(step);
+    EXPECT_FALSE(TellsOfCommit(world.actions())) << step;
+  }
+}
+
+TEST_F(Laws, L5_DurabilityIsCountedInRecords) {
+  Decide("1");
+  Decide("2");
+  Run("durable 1");
+  EXPECT_THAT(Run("show 1 2"), AllOf(HasSubstr(".1 committed"), HasSubstr(".2 pending")));
+}
+
+TEST_F(Laws, L6_AnUnheardIdOfALiveLeaseIsPending) {
+  Expect("outcome 1\n inquiry a 1:700", "1=pending");
+  ExpectNo("outcome 1", "aborted");
+}
+
+TEST_F(Laws, L6_InFlightIsPendingWhateverTheLease) {
+  Decide("1");
+  Expect("time +40000\n inquiry a 1:701 2:702", "1-0a0a0a01.1=pending 1-0a0a0a01.2=aborted");
+  Expect("durable\n inquiry a 1:701", "1-0a0a0a01.1=committed:commit");
+}
+
+TEST_F(Laws, L6_AbsenceMeansAbortOnceTheLeaseIsOver) {
+  Expect("time +29999\n outcome 1", "pending");
+  Expect("time +1\n outcome 1", "aborted");
+  Expect("commit 1 a b", "aborted not-leased");
+}
+
+TEST_F(Laws, L6_AbsenceMeansAbortInAnEpochThatEnded) {
+  Run("crash\n ready a b c");
+  Expect("outcome 1.1", "aborted");
+}
+
+TEST_F(Laws, L6_AbsenceSaysNothingAboveWhatWasHandedOut) {
+  Expect("outcome 10", "not-mine");
+  Run("crash\n ready a b c");
+  Expect("outcome 1.10000", "aborted");
+  Expect("outcome 1.10001", "not-mine");
+}
+
+TEST_F(Laws, L7a_AnEndedEpochCommitsNothing) {
+  Run("commit 1 a b\n vote a 1 prepared=700\n crash\n ready a b c");
+  Run("vote a 1.1 prepared=700\n vote b 1.1 prepared=900\n commit 1.1 a b\n"
+      "commit 1.2 a:m:1:voted=700 b:m:1:voted=900\n durable");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L7a_NoEpochTwice) {
+  const Epoch first = world.machine().epoch();
+  Run("crash");
+  EXPECT_GT(world.machine().epoch().number, first.number);
+  const Epoch second = world.machine().epoch();
+  // Its record never became durable, so it handed out nothing; its number may come again, told
+  // apart by its random bits.
+  Run("crash");
+  EXPECT_NE(world.machine().epoch(), second);
+}
+
+TEST_F(Laws, L7a_NoIdBeforeTheEpochIsDurable) {
+  World w;
+  EXPECT_TRUE(Of<ReplyLease>((w.Run("open\n lease 1"), w.actions())).empty());
+  w.Run("durable 1");
+  EXPECT_TRUE(Of<ReplyLease>(w.actions()).empty());  // the reserve is not durable
+  w.Run("durable");
+  EXPECT_EQ(Of<ReplyLease>(w.actions()).size(), 1u);
+}
+
+TEST_F(Laws, L7a_NoIdAboveTheReserve) {
+  World w;
+  w.Run("open reserve=10\n durable\n lease 10");
+  EXPECT_EQ(Of<ReplyLease>(w.actions()).size(), 1u);
+  w.Run("lease 10\n lease 10");
+  EXPECT_TRUE(Of<ReplyLease>(w.actions()).empty());
+  w.Run("durable\n durable\n durable");
+  const auto leases = Of<ReplyLease>(w.actions());
+  ASSERT_EQ(leases.size(), 2u);
+  EXPECT_EQ(leases[0].first + leases[0].count, leases[1].first);  // never shared
+}
+
+// What contradicts the log (L7d), and what then no longer happens.
+class CutLog : public Laws {
+ protected:
+  void ExpectSuspect() {
+    EXPECT_FALSE(world.machine().suspicion().empty());
+    ExpectNo("lease 1", "lease 2-");
+    Expect("outcome 1.1", "pending");
+    Expect("inquiry b 1.1:1", "1.1=pending");
+    const std::size_t before = CommitRecords(world);
+    Run("commit 1 a b\n vote a 1 prepared=700\n vote b 1 prepared=900");
+    EXPECT_EQ(CommitRecords(world), before);
+  }
+};
+
+TEST_F(CutLog, L7d_BeyondTheEndOfItsEpoch) {
+  Run("crash\n ready a b c\n lease 2\n enroll a saw=1@1");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Run("enroll a saw=1@2");
+  ExpectSuspect();
+}
+
+// Found by a transcript: an enrolment that came before the new epoch was durable was not
+// compared, and absence was answered as abort.
+TEST_F(CutLog, L7d_AlsoBeforeTheNewEpochIsDurable) {
+  Run("crash\n enroll a saw=1@9");
+  EXPECT_FALSE(world.machine().suspicion().empty());
+  Run("ready b c\n durable");
+  ExpectSuspect();
+}
+
+TEST_F(CutLog, L7d_AnEpochNeverBegun) {
+  Run("crash\n ready a b c\n lease 2\n inquiry a saw=9-0badcafe@1 1.2:5");
+  ExpectSuspect();
+}
+
+TEST_F(CutLog, L7d_TheSameNumberWithOtherBits) {
+  Run("crash\n ready a b c\n lease 2\n enroll a saw=2-0badcafe@1");
+  ExpectSuspect();
+}
+
+TEST_F(CutLog, L7d_BeyondThisEpochsOwnPosition) {
+  Run("crash\n ready a b c\n lease 2\n enroll a saw=2@99");
+  ExpectSuspect();
+}
+
+TEST_F(CutLog, L7d_APreparedIdAboveTheReserve) {
+  Run("crash\n ready a b c\n lease 2\n inquiry a 1.10000:5");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Run("inquiry a 1.10001:5");
+  ExpectSuspect();
+}
+
+TEST_F(CutLog, L7d_RecordedCommitsAreStillDelivered) {
+  Decide("1");
+  Run("durable\n crash\n ready a\n enroll b saw=1@99");
+  EXPECT_FALSE(world.machine().suspicion().empty());
+  Expect("up b", "finish p1 1-0a0a0a01.1 commit");
+  Expect("inquiry b 1.1:901", "1.1=committed:commit");
+}
+
+// Found by reading: leases that waited for the epoch's record were granted under suspicion.
+TEST_F(CutLog, L7d_WhoeverWaitsForALeaseGetsNone) {
+  Run("crash\n lease 1\n enroll a saw=1@99");
+  ExpectNo("durable", "lease 2-");
+}
+
+TEST_F(CutLog, L7d_ADiscardedReportStaysDiscarded) {
+  Run("crash\n ready a b c\n enroll a saw=1@99");
+  Expect("discard-report a\n durable", "done");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  // Also when the participant moves, and over a restart.
+  Run("enroll a port=7009\n durable\n enroll a port=7009 saw=1@99");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Run("crash\n enroll a port=7009 saw=1@99");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+}
+
+TEST_F(CutLog, L7d_AnAcceptedGapIsNotMine) {
+  Run("crash\n ready a b c\n inquiry a saw=1@99\n accept-gap\n durable");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Expect("outcome 1.1", "not-mine");
+  Expect("inquiry a 1.1:700 saw=1@99", "1.1=not-mine");
+  Expect("lease 1", "lease 2-");
+}
+
+TEST_F(CutLog, L7d_AfterAGapTheNextEpochLiesAboveAllReported) {
+  Run("crash\n ready a b c\n inquiry a saw=9-0badcafe@1\n accept-gap\n durable");
+  ExpectNo("lease 1", "lease 2-");  // participants would refuse this epoch
+  Run("crash\n ready a b c\n inquiry a saw=9-0badcafe@1");
+  EXPECT_EQ(world.machine().epoch().number, 10u);
+  Expect("lease 1", "lease 10-");
+}
+
+TEST_F(Laws, L7d_AbsenceWaitsUntilAllWereHeard) {
+  Run("crash\n enroll a\n enroll b\n durable");
+  Expect("outcome 1.1", "pending");
+  Expect("enroll c\n outcome 1.1", "aborted");
+}
+
+TEST_F(Laws, L7d_AbsenceWaitsTenSecondsAtMost) {
+  Run("crash\n durable\n time +9999");
+  Expect("outcome 1.1", "pending");
+  Expect("time +1\n outcome 1.1", "aborted");
+}
+
+TEST_F(Laws, L8_AParticipantThatComesBackIsServedAtOnce) {
+  Decide("1");
+  Run("down a\n durable");
+  Expect("up a", "finish p0 1-0a0a0a01.1 commit");
+  Run("commit 2 a b");
+  Run("down a");
+  Expect("up a", "prepare p0 1-0a0a0a01.2");
+}
+
+TEST_F(Laws, L8_RetryIntervalsAreCapped) {
+  Decide("1");
+  Run("durable\n finished b 1");
+  for (int i = 0; i < 12; ++i) Run("finished a 1 working\n time +1000");
+  Run("finished a 1 working");
+  Expect("time +1000", "finish p0 1-0a0a0a01.1 commit");
+}
+
+TEST_F(Laws, L8_OneDeadParticipantDelaysNoOther) {
+  Run("down a");
+  Run("commit 1 a b\n commit 2 b c\n vote b 2 prepared=902\n vote c 2 prepared=802\n durable");
+  Expect("finished b 2\n finished c 2", "committed");
+}
+
+TEST_F(Laws, L8_FinishesGoOnAfterARestart) {
+  Decide("1");
+  Run("durable\n finished a 1\n crash\n enroll a\n enroll b\n durable");
+  Expect("up b", "finish p1 1-0a0a0a01.1 commit xid=901");
+}
+
+// Found by reading: between asking to forget a participant and its record being durable a commit
+// that names it could be decided, and nobody would ever have finished its branch.
+TEST_F(Laws, L8_NoCommitNamesAParticipantThatIsBeingForgotten) {
+  Run("commit 1 a b\n vote a 1 prepared=700");
+  Expect("forget b", "refused");
+  Run("vote b 1 prepared=900\n durable");
+  Expect("forget b", "refused");
+  Run("finished a 1\n finished b 1\n durable\n forget b");
+  Expect("commit 2 a b", "unknown-participant");
+  Expect("enroll b", "refused not-serving");
+  Expect("rebind b", "unknown-participant");
+  Run("durable");
+  Expect("enroll b\n durable", "enrolled b");
+  Run("crash");
+  EXPECT_EQ(world.machine().registry().size(), 4u);
+}
+
+TEST_F(Laws, L9a_ARecordStaysWholeUntilAllAcknowledged) {
+  Decide("1");
+  Run("durable\n finished a 1\n time +90000000");
+  Expect("inquiry b 1:901", "1=committed:commit");
+}
+
+TEST_F(Laws, L9a_ARecordStaysWholeForItsRetention) {
+  Decide("1");
+  Run("durable\n finished a 1\n finished b 1\n durable\n time +590000");
+  Expect("inquiry b 1:901 1:5", "1=committed:commit 1-0a0a0a01.1=committed:other-xid-abort");
+  Run("time +50000");
+  Expect("inquiry b 1:901", "1=committed-bit");
+  Expect("outcome 1", "committed");
+}
+
+TEST_F(Laws, L9a_AnOutcomeStaysForItsRetentionThenItIsExpired) {
+  Decide("1");
+  Run("durable\n finished a 1\n finished b 1\n durable\n time +86000000");
+  Expect("outcome 1\n outcome 2", "committed");
+  Run("time +3000000");
+  ExpectNo("outcome 1\n outcome 2", "committed");
+  Expect("outcome 1", "expired");
+  Expect("outcome 2", "expired");  // never aborted: it can't be told from a committed one
+}
+
+TEST_F(Laws, L9a_TimeIsTheCoordinatorsRunningTime) {
+  Decide("1");
+  Run("durable\n finished a 1\n finished b 1\n durable\n time +300000\n lease 1");
+  Decide("10");
+  Run("durable");
+  // The machine was off for however long: nothing of that counts.
+  Run("crash\n ready a b c");
+  EXPECT_EQ(world.now(), 300000);
+  Expect("time +290000\n inquiry a 1.1:701", "1.1=committed:commit");
+}
+
+TEST_F(Laws, L9b_AnotherXidUnderTheSameIdNeverVoted) {
+  Decide("1");
+  Run("durable");
+  Expect("inquiry a 1:701", "1=committed:commit");
+  Expect("inquiry a 1:702", "1=committed:other-xid-abort");
+  Expect("inquiry c 1:701", "1=committed:other-xid-abort");
+}
+
+TEST_F(Laws, L10_TheOutcomesOfOneTransactionAgree) {
+  Run("commit 1 a b wait=decided\n commit 1 a b\n outcome 1 wait=9000\n vote a 1 prepared=700");
+  Run("vote b 1 prepared=900\n durable\n finished a 1\n finished b 1\n outcome 1");
+  for (const ReplyOutcome& reply : Of<ReplyOutcome>(world.actions())) {
+    EXPECT_EQ(reply.kind, OutcomeKind::kCommitted);
+  }
+}
+
+TEST_F(Laws, L10_CommittedNamesWhereItIsNotApplied) {
+  Run("commit 1 a b c:m:1:read-only wait=decided\n vote a 1 prepared=700\n vote b 1 prepared=900\n"
+      "vote c 1 read-only\n durable\n finished a 1\n outcome 1");
+  const auto replies = Of<ReplyOutcome>(world.actions());
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_THAT(replies[0].unapplied, testing::ElementsAre("a", "b"));
+  EXPECT_THAT(replies[1].unapplied, testing::ElementsAre("b"));
+}
+
+TEST_F(Laws, L10_NoneYetIsNotAborted) {
+  ExpectNo("key k", "aborted");
+  Run("commit 1 a b key=k");
+  ExpectNo("key k", "aborted");
+}
+
+TEST_F(Laws, L10_AtMostOneCommitBearsAKey) {
+  Run("commit 1 a b key=k");
+  Expect("commit 2 a b key=k", "aborted key-taken");
+  Run("vote a 1 prepared=700\n vote b 1 prepared=900");
+  Expect("commit 3 a b key=k", "aborted key-taken");
+  Run("durable\n crash\n ready a b c\n lease 2");
+  Expect("commit 1 a b key=k", "aborted key-taken");
+  Expect("key k", "committed");
+}
+
+// L11: whoever caused the abort, a later commit fails, with votes in hand too.
+TEST_F(Laws, L11_EveryAbortBinds) {
+  const std::string again = "a:m:1:voted=700 b:m:1:voted=900";
+  Expect("abort 1 a b\n commit 1 " + again, "aborted ended");
+  Expect("commit 2 a b\n vote a 2 refused\n commit 2 a b", "aborted ended");
+  Expect("commit 3 a b deadline=+10\n time +10\n commit 3 a b", "aborted ended");
+  Expect("commit 4 a:m:1:forged=700 b\n commit 4 a b", "aborted ended");
+  Run("room no");
+  Expect("commit 5 " + again + "\n room yes\n commit 5 " + again, "aborted ended");
+  Run("durable");
+  EXPECT_EQ(CommitRecords(world), 0u);
+  // And whoever was told nothing at its lease's end.
+  Expect("time +30000\n commit 6 " + again, "aborted not-leased");
+  Run("durable");
+  EXPECT_EQ(CommitRecords(world), 0u);
+}
+
+TEST_F(Laws, L11_ARefusalThatIsNoAbortLeavesTheIdUnheard) {
+  Run("drain");  // in a world of its own: draining does not end
+  Expect("commit 1 a b", "refused not-serving");
+  Run("crash\n ready a b c\n lease 9");
+  Expect("commit 1 a z\n commit 1 a b", "prepare p0 2-0a0a0a02.1");
+}
+
+TEST_F(Laws, L14_AnswersOnlyWhatTheLogSays) {
+  Decide("1");
+  Run("durable");
+  Decide("2");
+  Run("crash\n ready a b c");
+  Expect("inquiry a 1.1:701 1.2:702 1.3:703",
+         "1.1=committed:commit 1-0a0a0a01.2=aborted 1-0a0a0a01.3=aborted");
+}
+
+// Random commands, thousands of them, with the invariants checked after each step, and the
+// outcomes that were told compared: no law in particular, all of them together.
+TEST(LawsAtRandom, OutcomesNeverDisagree) {
+  for (unsigned seed = 1; seed <= 40; ++seed) {
+    std::mt19937 random(seed);
+    auto below = [&random](unsigned n) { return static_cast<unsigned>(random() % n); };
+    World world;
+    world.Run("open lease_ms=3000 record_ms=4000\n ready a b c\n lease 20");
+    int life = 1;
+    std::map<LocalId, OutcomeKind> told;
+    for (int i = 0; i < 400; ++i) {
+      const std::string s = std::to_string(1 + below(12));
+      const std::string of = std::to_string(life) + "." + s;
+      const std::string p(1, static_cast<char>('a' + below(3)));
+      std::string command;
+      switch (below(15)) {
+        case 0: case 1: command = "commit " + of + " a b" + (below(2) ? "" : " wait=decided"); break;
+        case 2: case 3: case 4: command = "vote " + p + " " + of + " prepared=7" + s; break;
+        case 5: command = "finished " + p + " " + of + (below(3) ? "" : " working"); break;
+        case 6: case 7: command = "durable"; break;
+        case 8: command = "time +" + std::to_string(below(500)); break;
+        case 9: command = (below(2) ? "down " : "up ") + p; break;
+        case 10: command = "up a b c"; break;
+        case 11: command = below(6) == 0 ? "abort " + of : "outcome " + of; break;
+        case 12: command = "inquiry " + p + " " + of + ":7" + s; break;
+        case 13: command = below(3) ? "lease 3" : "durable 1"; break;
+        case 14:
+          if (below(8) == 0) {
+            command = "crash keep=0\n ready a b c\n lease 12";
+            ++life;
+          } else {
+            command = "vote " + p + " " + of + " refused";
+          }
+          break;
+      }
+      world.Run(command);
+      for (const ReplyOutcome& reply : Of<ReplyOutcome>(world.actions())) {
+        if (reply.kind != OutcomeKind::kCommitted && reply.kind != OutcomeKind::kAborted) continue;
+        const auto [known, first] = told.emplace(reply.id.local, reply.kind);
+        EXPECT_EQ(known->second, reply.kind)
+            << "seed " << seed << ", " << reply.id.ToString() << ", after " << command;
+      }
+    }
+    EXPECT_FALSE(told.empty());
+  }
+}
+
+}  // namespace
+}  // namespace troth
