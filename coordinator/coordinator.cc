@@ -109,7 +109,11 @@ void Coordinator::Perform(Action* action) {
     Action* whole;
     void operator()(const SendPrepare& a) { self->channel_->Send(a); }
     void operator()(const SendFinish& a) { self->channel_->Send(a); }
-    void operator()(const AppendRecord& a) { self->log_->Append(a.record); }
+    void operator()(const AppendRecord& a) {
+      self->log_->Append(a.record);
+      ++self->appended_;
+      if (a.force) self->forced_.store(self->appended_);
+    }
     void operator()(const Connect& a) { self->channel_->Connect(a); }
     void operator()(const Disconnect& a) { self->channel_->Disconnect(a.participant); }
     void operator()(const ReplyOutcome& a) { Reply(a.token); }
@@ -125,9 +129,16 @@ void Coordinator::Perform(Action* action) {
   std::visit(Visitor{this, action}, *action);
 }
 
-Status Coordinator::FlushLog() {
-  if (!BeginFlush()) return OkStatus();
+Status Coordinator::FlushLog(bool mark) {
+  if (!BeginFlush(mark)) return OkStatus();
   return EndFlush();
+}
+
+bool Coordinator::BeginFlush(bool mark) {
+  if (flushing_.exchange(true)) return false;
+  if (log_->BeginFlush(mark)) return true;
+  flushing_.store(false);
+  return false;
 }
 
 Status Coordinator::EndFlush() {
@@ -138,7 +149,10 @@ Status Coordinator::EndFlush() {
   syncs_.fetch_add(1, std::memory_order_relaxed);
   // A crash here leaves decisions durable and untold: recovery finishes them.
   if (TROTH_FAILPOINT("record-durable")) return Status(Code::kIo, "failpoint");
+  durable_.store(durable.records);
+  // Before the next flush can begin: these events arrive in order.
   Submit(RecordsDurable{durable.records, durable.batch});
+  flushing_.store(false);
   return OkStatus();
 }
 

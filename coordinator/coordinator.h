@@ -44,13 +44,15 @@ class Coordinator {
   void Submit(Event event) TROTH_EXCLUDES(mutex_);
   void Submit(std::vector<Event> events) TROTH_EXCLUDES(mutex_);
 
-  // Makes durable what waits for it, unless somebody does already (then returns ok at once).
+  // Makes durable what was handed over, unless somebody does already (then returns ok at once).
   // Blocks for one write and sync. An error is the end of this process (law L15): nothing was
-  // told of the records concerned, and nothing ever may be.
-  Status FlushLog();
-  bool FlushDue() const { return log_->FlushDue(); }
+  // told of the records concerned, and nothing ever may be. `mark`: see DecisionLog.
+  Status FlushLog(bool mark = false);
+  // Somebody waits for a record to be durable, and no flush is under way. (End records wait for
+  // the next flush that somebody needs.)
+  bool FlushDue() const { return forced_.load() > durable_.load() && !flushing_.load(); }
   // The two halves of FlushLog, for the simulator, which lets things happen in between.
-  bool BeginFlush() { return log_->BeginFlush(); }
+  bool BeginFlush(bool mark = false);
   Status EndFlush();
 
   // The machine wants to be told of the time then (running time of this coordinator).
@@ -99,6 +101,10 @@ class Coordinator {
 
   std::atomic<std::uint64_t> durable_batch_{0};
   std::atomic<std::uint64_t> syncs_{0};
+  std::uint64_t appended_ = 0;              // records handed over; of the running thread
+  std::atomic<std::uint64_t> forced_{0};    // up to here somebody waits for records
+  std::atomic<std::uint64_t> durable_{0};   // up to here they are durable
+  std::atomic<bool> flushing_{false};       // between BeginFlush and EndFlush
 };
 
 }  // namespace troth

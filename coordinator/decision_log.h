@@ -27,10 +27,9 @@ class DecisionLog {
   // Every id below `line` is of an ended lease or epoch: retention may count from here.
   virtual void SetLeaseLine(const LocalId& line) = 0;
 
-  // Records wait, and no flush is under way.
-  virtual bool FlushDue() const = 0;
   // Takes all that wait as one batch. False when there is nothing, or a flush is under way.
-  virtual bool BeginFlush() = 0;
+  // With `mark` also nothing is something: it proves the batch before to be whole.
+  virtual bool BeginFlush(bool mark) = 0;
   // Writes and syncs the batch taken; blocks for as long as the disk does. To be called by
   // whoever began it, without locks: others append meanwhile. An error is final (law L15).
   virtual Status Flush() = 0;

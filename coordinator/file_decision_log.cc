@@ -6,8 +6,10 @@
 
 namespace troth {
 
-void FileDecisionLog::Start(std::function<void(const Status&)> on_fatal) {
+void FileDecisionLog::Start(std::function<void(const Status&)> on_fatal,
+                            std::function<void()> flush_mark) {
   on_fatal_ = std::move(on_fatal);
+  flush_mark_ = std::move(flush_mark);
   maintainer_ = std::thread([this] { MaintainLoop(); });
 }
 
@@ -24,8 +26,8 @@ void FileDecisionLog::Stop() {
   }
 }
 
-bool FileDecisionLog::BeginFlush() {
-  auto job = wal_->BeginFlush();
+bool FileDecisionLog::BeginFlush(bool mark) {
+  auto job = wal_->BeginFlush(mark);
   if (!job) return false;
   job_ = std::move(job);
   return true;
@@ -46,13 +48,7 @@ void FileDecisionLog::MaintainLoop() {
       const Status maintained = wal_->Maintain();
       if (!maintained.ok()) on_fatal_(maintained);
     }
-    if (wal_->MarkDue()) {
-      if (auto job = wal_->BeginFlush(/*mark=*/true)) {
-        const Status flushed = wal_->Flush(&*job);
-        if (!flushed.ok()) on_fatal_(flushed);
-        wal_->EndFlush(std::move(*job));
-      }
-    }
+    if (wal_->MarkDue()) flush_mark_();
     // Segments run out no faster than they are made: a look each few ms is early enough.
     const auto pause = std::chrono::milliseconds(std::clamp<std::int64_t>(wal_->MsUntilDue(), 5, 100));
     mutex_.Lock();

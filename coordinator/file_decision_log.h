@@ -19,16 +19,15 @@ class FileDecisionLog : public DecisionLog {
   ~FileDecisionLog() override { Stop(); }
 
   // Starts maintenance. `on_fatal` is told when it fails (law L15) and must not return.
-  // `on_mark` is called when an idle log wants its mark: to flush, like anyone.
-  void Start(std::function<void(const Status&)> on_fatal);
+  // `flush_mark` is called when an idle log wants its mark: to flush, like anyone.
+  void Start(std::function<void(const Status&)> on_fatal, std::function<void()> flush_mark);
   // Ends maintenance, and writes the mark of a clean stop. Nobody appends any more.
   void Stop();
 
   void Append(const LogRecord& record) override { wal_->Append(record); }
   std::uint64_t RoomBytes() const override { return wal_->RoomBytes(); }
   void SetLeaseLine(const LocalId& line) override { wal_->SetLeaseLine(line); }
-  bool FlushDue() const override { return wal_->FlushPending(); }
-  bool BeginFlush() override;
+  bool BeginFlush(bool mark) override;
   Status Flush() override;
   Durable EndFlush() override;
 
@@ -40,6 +39,7 @@ class FileDecisionLog : public DecisionLog {
   const std::unique_ptr<Wal> wal_;
   std::optional<FlushJob> job_;  // of whoever began the flush under way
   std::function<void(const Status&)> on_fatal_;
+  std::function<void()> flush_mark_;
   std::thread maintainer_;
   Mutex mutex_;
   CondVar wake_;

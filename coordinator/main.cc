@@ -75,7 +75,7 @@ troth::WalOptions LogOptions() {
 
 int Init() {
   const auto id =
-      troth::Wal::Init(troth::SystemFileSystem(), FLAGS_wal_dir, FLAGS_name, LogOptions());
+      troth::Wal::Init(troth::PosixFileSystem(), FLAGS_wal_dir, FLAGS_name, LogOptions());
   if (!id.ok()) {
     std::cerr << "troth-coordinator: " << id.status().message() << "\n";
     return 1;
@@ -134,7 +134,7 @@ int Serve() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   troth::RecoveredState state;
-  auto wal = troth::Wal::Open(troth::SystemFileSystem(), troth::SystemClock(), FLAGS_wal_dir,
+  auto wal = troth::Wal::Open(troth::PosixFileSystem(), troth::SystemClock(), FLAGS_wal_dir,
                               LogOptions(), &state);
   if (!wal.ok()) {
     std::cerr << "troth-coordinator: " << wal.status().message() << "\n";
@@ -155,7 +155,12 @@ int Serve() {
       troth::CommitProtocol(MachineOptions(id), std::move(state), epoch_random, last_batch),
       troth::SystemClock(), &log, &channel, &crew);
   channel.Start(&coordinator, [&crew] { crew.Nudge(); });
-  log.Start(DieOfLog);
+  log.Start(DieOfLog, [&coordinator, &crew] {
+    if (const troth::Status flushed = coordinator.FlushLog(/*mark=*/true); !flushed.ok()) {
+      DieOfLog(flushed);
+    }
+    crew.Nudge();
+  });
   coordinator.Start();
   crew.Start(&coordinator, &channel);
 
