@@ -45,3 +45,9 @@ option(TROTH_THREAD_SAFETY "Run clang's thread-safety analysis" OFF)
 if(TROTH_THREAD_SAFETY)
   target_compile_options(troth_warnings INTERFACE -Wthread-safety)
 endif()
+
+# What troth_generated (TrothTargets.cmake) gives to code that Thrift wrote.
+add_library(troth_generated_code INTERFACE)
+if(TROTH_SANITIZE)
+  target_compile_options(troth_generated_code INTERFACE -O0 -fno-sanitize=undefined)
+endif()
