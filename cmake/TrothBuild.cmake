@@ -23,12 +23,10 @@ if(TROTH_SANITIZE)
   add_link_options(-fsanitize=${TROTH_SANITIZE})
 endif()
 
+# No precompiled headers: docs/decisions/0100-no-precompiled-headers.md.
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # The sloppiness is what ccache asks for before it caches a use of a precompiled header.
-  set(CMAKE_CXX_COMPILER_LAUNCHER
-      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
-      ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
 endif()
 
 include(CheckLinkerFlag)
