@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -93,8 +94,17 @@ class CommitProtocol {
   std::vector<TransactionView> List(std::size_t limit) const;
   // Checks what must hold between any two steps; dies if it does not.
   void CheckInvariants() const;
+  // For exhaustive search: a machine that behaves the same from here on, and bytes that are
+  // equal when two machines do. Times are relative in them; left out are counters, positions
+  // (they matter against reports only) and the book of decisions (the log says what is in it).
+  std::unique_ptr<CommitProtocol> Clone() const;
+  void AppendSituation(std::string* out) const;
+
+  CommitProtocol(CommitProtocol&&) = default;
 
  private:
+  CommitProtocol(const CommitProtocol& other);
+
   enum class State : std::uint8_t { kPreparing, kDeciding, kCommitted };
   enum class BranchState : std::uint8_t {
     kIdle,         // no vote; prepare not sent, or its call was lost

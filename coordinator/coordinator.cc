@@ -72,6 +72,7 @@ void Coordinator::StepAll(std::vector<Event>* events) {
   protocol_.Step(TimePassed{std::max(Now(), protocol_.now()), clock_->WallUnixMs()}, &actions_);
   Dispatch();
   for (Event& event : *events) {
+    if (std::holds_alternative<TimePassed>(event)) continue;  // told above, and later than this
     TellRoom();
     if (const auto* durable = std::get_if<RecordsDurable>(&event)) {
       durable_batch_.store(durable->batch, std::memory_order_release);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <string>
 #include <vector>
 
 #include "common/transaction_id.h"
@@ -50,6 +51,9 @@ class LeaseBook {
   // Notes what became of a sequence; without effect once its lease is over.
   // An abort binds: kAborted never changes again (law L11).
   void Set(std::uint64_t sequence, Mark mark, std::uint32_t list = 0);
+
+  // See CommitProtocol::AppendSituation.
+  void AppendSituation(std::int64_t now_ms, std::string* out) const;
 
  private:
   struct Lease {
