@@ -100,7 +100,7 @@ class Client {
 
 // How a transaction is repeated.
 struct RetryOptions {
-  // No new attempt is begun after this.
+  // For all attempts together: each has the transaction's deadline, or what is left of this.
   std::int64_t total_ms = 10'000;
   // Before attempt n+1 a random time up to min(max, first * 2^n) passes.
   std::int64_t first_backoff_ms = 4;

@@ -1,0 +1,167 @@
+#!/usr/bin/python3
+"""A transfer between two banks with nothing but the IDL and Debian's python3-thrift.
+
+    transfer.py --from east/17 --to west/99 --amount 5
+
+Everything a client of Troth must do is in `transfer` below: lease an id, do numbered work at
+each bank, commit with the list of branches, and tell an outcome that is never guessed. The
+classes are generated from thrift/ and bank.thrift when it starts, by the Thrift compiler.
+Exit codes: 0 committed, 1 aborted, 2 asked wrongly, 3 outcome unknown, 4 nothing was begun.
+"""
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+CONTRACT = HERE.parent.parent / "thrift"
+
+
+def generate(directory):
+    """Python classes of the contract and the bank, importable on return."""
+    for idl in (CONTRACT / "troth.thrift", CONTRACT / "coordinator.thrift",
+                CONTRACT / "participant.thrift", HERE / "bank.thrift"):
+        subprocess.run(["thrift", "--gen", "py", "-I", str(CONTRACT), "-out", directory, str(idl)],
+                       check=True)
+    sys.path.insert(0, directory)
+
+
+def call_service(client_class, host, port, timeout_s):
+    """A connection (framed, compact) and its generated client."""
+    from thrift.protocol import TCompactProtocol
+    from thrift.transport import TSocket, TTransport
+    socket = TSocket.TSocket(host, port)
+    socket.setTimeout(max(1, int(timeout_s * 1000)))
+    transport = TTransport.TFramedTransport(socket)
+    transport.open()
+    return client_class(TCompactProtocol.TCompactProtocol(transport))
+
+
+def connect_coordinator(address, timeout_s):
+    """The coordinator, after the first call that a connection begins with."""
+    from troth.wire.coordinator import Coordinator
+    from troth.wire.coordinator.ttypes import ClientHello
+    from troth.wire.values.constants import PROTOCOL_VERSION
+    host, _, port = address.rpartition(":")
+    coordinator = call_service(Coordinator.Client, host, int(port), timeout_s)
+    coordinator.hello(ClientHello(version=PROTOCOL_VERSION, application="transfer.py"))
+    return coordinator
+
+
+def apply_legs(coordinator, transaction_id, bank, legs, deadline):
+    """The transaction's only work at `bank`, number 0. Returns the branch's claim."""
+    from troth.wire.coordinator.ttypes import BranchClaim
+    from troth.wire.values.constants import PROTOCOL_VERSION
+    from troth.wire.values.ttypes import Context
+    from troth_bank import BankBranch
+    from troth_bank.ttypes import Leg
+    place = next((p for p in coordinator.resolve([bank]) if p.up), None)
+    if place is None:
+        raise LookupError(f"no instance of bank {bank} is up")
+    branch = call_service(BankBranch.Client, place.host, place.port, deadline - time.monotonic())
+    branch.hello(PROTOCOL_VERSION)
+    left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+    context = Context(transaction_id=transaction_id, work=0, deadline_ms=left_ms)
+    reply = branch.apply(context, [Leg(account=a, amount=m) for a, m in legs], "transfer.py")
+    done = reply.branch
+    return BranchClaim(participant=done.participant, mark=done.mark, works=done.works,
+                       instance=done.instance)
+
+
+def commit(coordinator, address, transaction_id, claims, deadline):
+    """Commits; repeats the call, which is safe, until the deadline. None: unknown."""
+    from thrift.Thrift import TException
+    from troth.wire.coordinator.ttypes import CommitRequest, OutcomeKind, Wait
+    while True:
+        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+        try:
+            outcome = coordinator.commit(CommitRequest(
+                transaction_id=transaction_id, branches=claims, deadline_ms=left_ms,
+                wait=Wait.APPLIED))
+            if outcome.kind != OutcomeKind.PENDING:
+                return outcome
+        except (TException, OSError):
+            pass  # maybe done, maybe not: only the coordinator can tell
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.05)
+        try:
+            coordinator = connect_coordinator(address, max(0.001, deadline - time.monotonic()))
+        except (TException, OSError):
+            pass
+
+
+def transfer(address, from_account, to_account, amount, deadline_s):
+    """Moves the amount. Returns (exit code, text)."""
+    from thrift.Thrift import TException
+    from troth.wire.coordinator.ttypes import AbortRequest, OutcomeKind
+    from troth.wire.values.ttypes import Refused
+    deadline = time.monotonic() + deadline_s
+    try:
+        coordinator = connect_coordinator(address, deadline_s)
+        lease = coordinator.lease(1)
+    except (TException, OSError) as error:
+        return 4, f"nothing was begun: {error}"
+    transaction_id = f"{lease.prefix}{lease.first}"
+    legs = {}
+    for (bank, number), change in ((from_account, -amount), (to_account, amount)):
+        legs.setdefault(bank, []).append((number, change))
+    claims = []
+    try:
+        for bank in sorted(legs):
+            claims.append(apply_legs(coordinator, transaction_id, bank, legs[bank], deadline))
+    except (LookupError, TException, OSError) as error:
+        why = error.message if isinstance(error, Refused) else str(error)
+        try:  # releases the other branch at once; without it, at its deadline
+            coordinator.abort(AbortRequest(transaction_id=transaction_id, branches=claims))
+        except (TException, OSError):
+            pass
+        return 1, f"aborted {transaction_id}: {why}"
+    outcome = commit(coordinator, address, transaction_id, claims, deadline)
+    if outcome is None:
+        return 3, f"unknown {transaction_id}: ask the coordinator for its outcome"
+    if outcome.kind == OutcomeKind.COMMITTED:
+        return 0, f"committed {transaction_id}"
+    return 1, f"aborted {transaction_id}: {outcome.message}"
+
+
+def account(text):
+    """`east/17` as (bank, number)."""
+    match = re.fullmatch(r"([a-z0-9-]{1,120})/([1-9][0-9]{0,17})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is no account: BANK/NUMBER is, as in east/17")
+    return match[1], int(match[2])
+
+
+def positive(text):
+    """A whole number above 0."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no amount: a whole number above 0 is (cents)")
+    return int(text)
+
+
+def main():
+    """Parses flags, transfers, says what became of it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--coordinator", default="127.0.0.1:7711", metavar="HOST:PORT")
+    parser.add_argument("--from", dest="source", type=account, required=True, metavar="BANK/NUMBER")
+    parser.add_argument("--to", dest="target", type=account, required=True, metavar="BANK/NUMBER")
+    parser.add_argument("--amount", type=positive, required=True, metavar="CENTS")
+    parser.add_argument("--deadline", type=float, default=5.0, metavar="SECONDS")
+    options = parser.parse_args()
+    if options.source == options.target:
+        parser.error("--from and --to are the same account")
+    with tempfile.TemporaryDirectory(prefix="troth-transfer-") as directory:
+        generate(directory)
+        code, text = transfer(options.coordinator, options.source, options.target,
+                              options.amount, options.deadline)
+    print(text, file=sys.stdout if code == 0 else sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
