@@ -188,8 +188,9 @@ void ClientCore::StartPrefetch(std::int64_t now_ms) {
   std::unique_ptr<Connection> connection = pool_.Take(options_.coordinators[preferred_]);
   if (connection == nullptr) return;  // the next transaction tries again
   wire::CoordinatorClient coordinator(connection->protocol());
-  const CallReport sent = connection->Run(
-      options_.connect_timeout_ms, [&] { coordinator.send_lease(leases_.next_count()); });
+  const std::int32_t count = leases_.next_count();
+  const CallReport sent = connection->Run(options_.connect_timeout_ms,
+                                          [&] { coordinator.send_lease(count); });
   if (sent.ok()) prefetch_ = Prefetch{std::move(connection), now_ms, life_};
 }
 
