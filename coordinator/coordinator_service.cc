@@ -196,7 +196,7 @@ class PeerHandler : public wire::CoordinatorPeerIf {
     asked.instance = enrolment.instance;
     asked.host = enrolment.host;
     asked.port = static_cast<std::uint32_t>(enrolment.port);
-    asked.seen = FromWire(enrolment.seen);
+    asked.seen = OfUs(enrolment.seen);
     const Action action = rep_->Ask(std::move(asked));
     rep_->directory.Set(enrolment.participant,
                         {enrolment.instance, enrolment.host, enrolment.port,
@@ -213,7 +213,7 @@ class PeerHandler : public wire::CoordinatorPeerIf {
     }
     Inquired asked;
     asked.participant = participant;
-    asked.seen = FromWire(seen);
+    asked.seen = OfUs(seen);
     for (const wire::Inquiry& inquiry : inquiries) {
       asked.items.push_back(
           {ParseId(inquiry.transaction_id), static_cast<std::uint32_t>(inquiry.xid)});
@@ -225,6 +225,12 @@ class PeerHandler : public wire::CoordinatorPeerIf {
   }
 
  private:
+  // What was seen of another coordinator (this participant's former one) says nothing of us.
+  SeenPosition OfUs(const wire::Seen& seen) const {
+    if (seen.__isset.coordinator && seen.coordinator != rep_->options.coordinator_id) return {};
+    return FromWire(seen);
+  }
+
   CoordinatorServer::Rep* const rep_;
 };
 

@@ -171,6 +171,7 @@ Granted<Work> BranchTable::Open(const WorkRequest& request) {
       {GidOf(branch->id), branch->mark, request.isolation, request.read_only, request.time_left});
   Leaving leaving;
   std::optional<Refusal> refusal;
+  Work work{request.transaction_id, nullptr};
   {
     MutexLock lock(&mutex_);
     if (branch->doom.has_value()) {  // aborted meanwhile
@@ -182,13 +183,14 @@ Granted<Work> BranchTable::Open(const WorkRequest& request) {
       branches_.erase(request.transaction_id);  // the id is still unheard
     } else {
       branch->session = std::move(*session);
+      work.session = branch->session.get();
       branch->Enter(State::kWorking, clock_->NowMs());
     }
   }
   changed_.NotifyAll();
   Leave(&leaving);
   if (refusal.has_value()) return *std::move(refusal);
-  return Work{request.transaction_id, branch->session.get()};
+  return work;
 }
 
 Granted<Work> BranchTable::Continue(const WorkRequest& request) {
@@ -343,7 +345,8 @@ std::optional<Vote> BranchTable::StartPrepare(const PrepareRequest& request,
       refusal = branch->doom;
       break;
     case State::kActive:
-      if (!refusal && clock_->NowMs() >= branch->deadline_ms) {
+      if (!refusal && (clock_->NowMs() >= branch->deadline_ms ||
+                       request.time_left <= milliseconds(0))) {
         refusal = Refuse(Refused::kDeadline, "the deadline passed before the branch was prepared", true);
       }
       break;
@@ -397,7 +400,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
         branch->Enter(State::kPrepared, clock_->NowMs());
         return;
       }
-      leaving->roll_back_prepared.push_back({GidOf(id), false, std::nullopt, std::nullopt});
+      leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
       End(id, {Ended::How::kRolledBack, false, branch->works, *branch->doom});
       return;
     case Kind::kReadOnly:
@@ -412,7 +415,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
     case Kind::kUnknown:
       // Whatever it came to, it was not said: no vote. If it is prepared it goes now, or the
       // sweep finds it.
-      leaving->roll_back_prepared.push_back({GidOf(id), false, std::nullopt, std::nullopt});
+      leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
       End(id, {Ended::How::kRolledBack, false, branch->works, result.refusal});
       return;
   }
@@ -510,11 +513,12 @@ std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& reques
                                                      FinishOrder* order, Leaving* leaving) {
   const std::string& id = request.transaction_id;
   TROTH_CHECK(request.evidence.has_value());
-  *order = {GidOf(id), true, request.evidence, std::nullopt};
+  *order = {GidOf(id), true, request.evidence, {}, {}};
   const auto found = branches_.find(id);
   if (found == branches_.end()) {
     const auto past = ended_.find(id);
-    if (past != ended_.end() && past->second.how == Ended::How::kCommitted) return Done();
+    const bool known = past != ended_.end() && past->second.how == Ended::How::kCommitted;
+    if (known && !request.seen_xid.has_value()) return Done();
     return std::nullopt;
   }
   Branch* branch = found->second.get();
@@ -537,7 +541,7 @@ std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& reques
 std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request,
                                                     FinishOrder* order, Leaving* leaving) {
   const std::string& id = request.transaction_id;
-  *order = {GidOf(id), false, request.evidence, std::nullopt};
+  *order = {GidOf(id), false, request.evidence, request.seen_xid, {}};
   const Refusal aborted = Refuse(Refused::kEnded, "transaction " + id + " is aborted", true);
   const auto found = branches_.find(id);
   if (found == branches_.end()) {
@@ -551,7 +555,7 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
       return FinishResult{FinishResult::Kind::kHeuristic,
                           "transaction " + id + " is already committed here", ""};
     }
-    if (past->second.settled) return Done();
+    if (past->second.settled && !request.seen_xid.has_value()) return Done();
     return std::nullopt;
   }
   Branch* branch = found->second.get();
@@ -561,6 +565,10 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
       branch->doom = aborted;
       return Working("PREPARE is under way");
     case State::kPrepared:
+      if (request.seen_xid.has_value() &&
+          *request.seen_xid != static_cast<std::uint32_t>(branch->evidence.xid)) {
+        return Working("another branch is prepared under this id by now");
+      }
       if (!order->evidence.has_value()) order->evidence = branch->evidence;
       branch->Enter(State::kFinishing, clock_->NowMs());
       return std::nullopt;
@@ -667,6 +675,7 @@ void BranchTable::Tick() {
     for (Branch* branch : late) Doom(branch, why, &leaving);
     ForgetOldEnded();
   }
+  changed_.NotifyAll();
   Leave(&leaving);
   if (!to_drive.empty()) DrivePrepares(to_drive, milliseconds(0));
 }
@@ -735,6 +744,16 @@ std::vector<BranchInfo> BranchTable::List(std::size_t limit) const {
 void BranchTable::Drain() {
   MutexLock lock(&mutex_);
   draining_ = true;
+}
+
+void BranchTable::AwaitNone(milliseconds wait) {
+  const std::int64_t deadline_ms = clock_->NowMs() + wait.count();
+  MutexLock lock(&mutex_);
+  while (!branches_.empty()) {
+    const milliseconds left(deadline_ms - clock_->NowMs());
+    if (left <= milliseconds(0)) return;
+    changed_.WaitFor(&mutex_, left);
+  }
 }
 
 void BranchTable::RollbackAll() {

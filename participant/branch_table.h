@@ -76,6 +76,9 @@ struct FinishRequest {
   std::string transaction_id;
   bool commit = false;
   std::optional<Evidence> evidence;  // required for commit
+  // The xid (32 low bits) that the sweep saw prepared just now: an abort touches no other, and
+  // what is remembered of the id does not spare the look.
+  std::optional<std::uint32_t> seen_xid;
 };
 
 // For status and metrics.
@@ -150,6 +153,8 @@ class BranchTable {
 
   // From now on work 0 is refused (kNotServing); what has begun may end.
   void Drain();
+  // Waits until there is no branch, at most `wait`.
+  void AwaitNone(std::chrono::milliseconds wait);
   // Rolls back every open branch. For the end of the process.
   void RollbackAll();
 

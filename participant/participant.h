@@ -92,7 +92,7 @@ class Participant {
   // Prints nothing; logs one line when it is ready. An error: a port is taken.
   virtual Status Serve(std::shared_ptr<apache::thrift::TProcessor> application,
                        bool take_signals = true) = 0;
-  // Makes Serve return. From any thread, any number of times.
+  // Makes Serve return, and waits until it is about to. From any other thread, any number of times.
   virtual void Stop() = 0;
   // Waits until Serve listens (true) or has ended (false).
   virtual bool WaitUntilServing() = 0;

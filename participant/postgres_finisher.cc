@@ -42,12 +42,19 @@ void Settle(Job* job, FinishResult::Kind kind, std::string message = "", std::st
 void TakeCompare(Job* job, const Answer& answer) {
   if (answer.rows == 0) {
     job->stage = Stage::kFate;
+    if (!job->order.evidence.has_value()) Settle(job, FinishResult::Kind::kDone);
     return;
   }
   const std::string text = answer.row[0].value_or("");
   std::uint32_t xid = 0;
   std::from_chars(text.data(), text.data() + text.size(), xid);
-  const bool ours = xid == static_cast<std::uint32_t>(job->order.evidence->xid);
+  const FinishOrder& order = job->order;
+  if (!order.commit) {
+    job->stage = Stage::kSettle;
+    if (xid != *order.only_xid) Settle(job, FinishResult::Kind::kDone);
+    return;
+  }
+  const bool ours = xid == static_cast<std::uint32_t>(order.evidence->xid);
   job->stage = ours ? Stage::kSettle : Stage::kRollBackOther;
 }
 
@@ -114,7 +121,8 @@ class PostgresFinisher::Lane {
     job.index = index;
     job.order = order;
     const bool trusted = order.acquaintance == acquaintance_->current();
-    job.stage = order.commit && !trusted ? Stage::kCompare : Stage::kSettle;
+    const bool compare = (order.commit && !trusted) || order.only_xid.has_value();
+    job.stage = compare ? Stage::kCompare : Stage::kSettle;
     jobs_.push_back(std::move(job));
   }
 

@@ -99,6 +99,8 @@ struct FinishOrder {
   // Of the vote that was recorded. Required for commit. For abort it lets a commit made behind
   // our back be recognised.
   std::optional<Evidence> evidence;
+  // Abort: roll back only this xid (32 low bits); what else holds the GID is left alone.
+  std::optional<std::uint32_t> only_xid;
   // From PrepareResult, when this process prepared the branch: while it is still current, the
   // comparison of xids (L13d) is spared.
   std::optional<std::uint64_t> acquaintance;

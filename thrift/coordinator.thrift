@@ -152,6 +152,8 @@ struct Seen {
   1: required i64 epoch,
   2: required i64 epoch_random,
   3: required i64 position,
+  /** `<name>-<mark>` of the coordinator seen; a coordinator of another name overlooks it. */
+  4: optional string coordinator,
 }
 
 /**

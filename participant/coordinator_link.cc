@@ -1,0 +1,254 @@
+// See coordinator_link.h.
+#include "participant/coordinator_link.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <random>
+
+#include <glog/logging.h>
+#include <thrift/TConfiguration.h>
+#include <thrift/protocol/TCompactProtocol.h>
+#include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TSocket.h>
+
+#include "CoordinatorPeer.h"
+#include "common/check.h"
+#include "common/failpoint.h"
+#include "troth_constants.h"
+#include "wire/listener.h"
+
+namespace troth {
+namespace {
+
+using apache::thrift::TConfiguration;
+using apache::thrift::TException;
+using apache::thrift::protocol::TCompactProtocol;
+using apache::thrift::transport::TFramedTransport;
+using apache::thrift::transport::TSocket;
+
+constexpr int kConnectMs = 1'000;
+constexpr int kAnswerMs = 5'000;
+constexpr int kEnrolEveryMs = 10'000;
+constexpr int kFirstPauseMs = 50;
+constexpr int kLastPauseMs = 1'000;
+
+wire::Seen ToWire(const std::optional<SeenCoordinator>& seen) {
+  wire::Seen out;
+  out.epoch = seen ? seen->epoch : 0;
+  out.epoch_random = seen ? seen->epoch_random : 0;
+  out.position = seen ? static_cast<std::int64_t>(seen->position) : 0;
+  if (seen) out.__set_coordinator(seen->coordinator);
+  return out;
+}
+
+SweepAnswer FromWire(const SweepInquiry& inquiry, const wire::Answer& answer) {
+  using Verdict = SweepAnswer::Verdict;
+  SweepAnswer out{inquiry, Verdict::kPending, {}};
+  if (answer.transaction_id != inquiry.transaction_id) return out;
+  switch (answer.verdict) {
+    case wire::Verdict::COMMIT:
+      if (!answer.__isset.xid || !answer.__isset.timeline || !answer.__isset.position) return out;
+      out.verdict = Verdict::kCommit;
+      out.evidence.xid = static_cast<std::uint64_t>(answer.xid);
+      out.evidence.point = {static_cast<std::uint32_t>(answer.timeline),
+                            static_cast<std::uint64_t>(answer.position)};
+      return out;
+    case wire::Verdict::ABORT: out.verdict = Verdict::kAbort; return out;
+    case wire::Verdict::PENDING: return out;
+    case wire::Verdict::EXPIRED: out.verdict = Verdict::kExpired; return out;
+    case wire::Verdict::NOT_MINE: out.verdict = Verdict::kNotMine; return out;
+  }
+  return out;
+}
+
+}  // namespace
+
+struct CoordinatorLink::Line {
+  std::shared_ptr<TSocket> socket;
+  std::unique_ptr<wire::CoordinatorPeerClient> client;
+};
+
+CoordinatorLink::CoordinatorLink(std::string address, SelfDescription self,
+                                 ResourceManager* resource_manager, EpochFence* fence,
+                                 std::function<void()> enrolled)
+    : address_(std::move(address)),
+      self_(std::move(self)),
+      resource_manager_(resource_manager),
+      fence_(fence),
+      enrolled_(std::move(enrolled)),
+      wake_fd_(eventfd(0, EFD_CLOEXEC)) {
+  TROTH_CHECK(wake_fd_ >= 0);
+}
+
+CoordinatorLink::~CoordinatorLink() {
+  Stop();
+  close(wake_fd_);
+}
+
+void CoordinatorLink::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void CoordinatorLink::Stop() {
+  stopping_ = true;
+  const std::uint64_t one = 1;
+  if (write(wake_fd_, &one, sizeof one) < 0) LOG(WARNING) << "eventfd: cannot wake the link";
+  if (thread_.joinable()) thread_.join();
+}
+
+std::string CoordinatorLink::coordinator() const {
+  MutexLock lock(&mutex_);
+  return coordinator_;
+}
+
+std::string CoordinatorLink::secret() const {
+  MutexLock lock(&mutex_);
+  return secret_;
+}
+
+Result<std::unique_ptr<CoordinatorLink::Line>> CoordinatorLink::Connect() {
+  const std::size_t colon = address_.rfind(':');
+  auto line = std::make_unique<Line>();
+  line->socket = std::make_shared<TSocket>(address_.substr(0, colon),
+                                           std::atoi(address_.c_str() + colon + 1));
+  line->socket->setConnTimeout(kConnectMs);
+  line->socket->setRecvTimeout(kAnswerMs);
+  line->socket->setSendTimeout(kAnswerMs);
+  line->socket->setKeepAlive(true);
+  auto limits = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
+  auto framed = std::make_shared<TFramedTransport>(line->socket, limits);
+  line->client =
+      std::make_unique<wire::CoordinatorPeerClient>(std::make_shared<TCompactProtocol>(framed));
+  try {
+    line->socket->open();
+  } catch (const TException& e) {
+    return Status(Code::kUnavailable, "coordinator " + address_ + ": " + e.what());
+  }
+  return line;
+}
+
+void CoordinatorLink::Run() {
+  std::minstd_rand jitter(std::random_device{}());
+  int pause_ms = kFirstPauseMs;
+  std::string last_error;
+  while (!stopping_) {
+    Result<std::unique_ptr<Line>> line = Connect();
+    Status status = line.ok() ? Enrol(line->get()) : line.status();
+    while (status.ok() && !stopping_) {
+      if (!up_.exchange(true)) LOG(INFO) << "enrolled with coordinator " << coordinator();
+      pause_ms = kFirstPauseMs;
+      last_error.clear();
+      enrolled_();
+      status = Linger(line->get()) ? Enrol(line->get())
+                                   : Status(Code::kUnavailable, "the connection ended");
+    }
+    up_ = false;
+    if (stopping_) return;
+    if (status.ToString() != last_error) {
+      last_error = status.ToString();
+      LOG(WARNING) << "not enrolled with coordinator " << address_ << ": " << last_error;
+    }
+    Pause(pause_ms / 2 + static_cast<int>(jitter() % static_cast<unsigned>(pause_ms / 2 + 1)));
+    pause_ms = std::min(pause_ms * 2, kLastPauseMs);
+  }
+}
+
+Status CoordinatorLink::Enrol(Line* line) {
+  Result<DatabaseState> state = resource_manager_->Look();
+  if (!state.ok()) return state.status();
+  if (TROTH_FAILPOINT("before-enrol")) return Status(Code::kUnavailable, "failpoint before-enrol");
+  wire::Enrolment enrolment;
+  enrolment.version = wire::g_troth_constants.PROTOCOL_VERSION;
+  enrolment.participant = self_.participant;
+  enrolment.instance = self_.instance;
+  enrolment.system_identifier = state->identity.system_identifier;
+  enrolment.database_oid = state->identity.oid;
+  enrolment.database_address = state->address;
+  enrolment.host = self_.host;
+  enrolment.port = self_.port;
+  enrolment.peer_port = self_.peer_port;
+  // Before the first enrolment the coordinator's name is a guess; it overlooks a wrong one.
+  const std::string name = coordinator();
+  const std::map<std::string, SeenCoordinator> all = fence_->All();
+  if (const auto known = all.find(name); known != all.end()) {
+    enrolment.__set_seen(ToWire(known->second));
+  } else if (name.empty() && all.size() == 1) {
+    enrolment.__set_seen(ToWire(all.begin()->second));
+  }
+  wire::Enrolled enrolled;
+  try {
+    line->client->enroll(enrolled, enrolment);
+  } catch (const wire::Refused& refused) {
+    return Status(Code::kRefused, refused.message);
+  } catch (const TException& e) {
+    return Status(Code::kUnavailable, std::string("no answer to the enrolment: ") + e.what());
+  }
+  if (enrolled.version != wire::g_troth_constants.PROTOCOL_VERSION) {
+    return Status(Code::kRefused, "the coordinator speaks version " +
+                                      std::to_string(enrolled.version) + " of the protocol, we " +
+                                      std::to_string(wire::g_troth_constants.PROTOCOL_VERSION));
+  }
+  const wire::Sender& sender = enrolled.sender;
+  if (std::optional<Refusal> stale = fence_->Check(
+          {sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
+           static_cast<std::uint32_t>(sender.epoch_random),
+           static_cast<std::uint64_t>(sender.position)})) {
+    return Status(Code::kRefused, stale->message);
+  }
+  MutexLock lock(&mutex_);
+  coordinator_ = sender.coordinator;
+  secret_ = enrolled.secret;
+  return OkStatus();
+}
+
+bool CoordinatorLink::Linger(Line* line) {
+  // Nothing is on its way on this connection: readable means ended.
+  pollfd fds[2] = {{line->socket->getSocketFD(), POLLIN | POLLRDHUP, 0}, {wake_fd_, POLLIN, 0}};
+  poll(fds, 2, kEnrolEveryMs);
+  return !stopping_ && fds[0].revents == 0;
+}
+
+bool CoordinatorLink::Pause(int milliseconds) {
+  pollfd wake{wake_fd_, POLLIN, 0};
+  return poll(&wake, 1, milliseconds) == 0;
+}
+
+Result<std::vector<SweepAnswer>> CoordinatorLink::Inquire(
+    std::span<const SweepInquiry> inquiries) {
+  std::vector<wire::Inquiry> asked;
+  for (const SweepInquiry& inquiry : inquiries) {
+    wire::Inquiry one;
+    one.transaction_id = inquiry.transaction_id;
+    one.xid = inquiry.xid;
+    asked.push_back(std::move(one));
+  }
+  const wire::Seen seen = ToWire(fence_->Seen(coordinator()));
+  MutexLock lock(&inquiry_mutex_);
+  if (inquiry_line_ == nullptr) {
+    Result<std::unique_ptr<Line>> line = Connect();
+    if (!line.ok()) return line.status();
+    inquiry_line_ = std::move(*line);
+  }
+  std::vector<wire::Answer> answers;
+  try {
+    inquiry_line_->client->inquire(answers, self_.participant, asked, seen);
+  } catch (const wire::Refused& refused) {
+    return Status(Code::kUnavailable, "the coordinator refuses inquiries: " + refused.message);
+  } catch (const TException& e) {
+    // A late answer must not be taken for that of the next inquiry.
+    inquiry_line_.reset();
+    return Status(Code::kUnavailable, std::string("no answer to the inquiry: ") + e.what());
+  }
+  if (answers.size() != asked.size()) {
+    inquiry_line_.reset();
+    return Status(Code::kCorrupt, "the coordinator answered another number of inquiries");
+  }
+  std::vector<SweepAnswer> out;
+  for (std::size_t i = 0; i < answers.size(); ++i) out.push_back(FromWire(inquiries[i], answers[i]));
+  return out;
+}
+
+}  // namespace troth

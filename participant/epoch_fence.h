@@ -1,0 +1,54 @@
+// EpochFence: which sender a participant listens to (law L7c). Keeps the highest (epoch,
+// position) seen of each coordinator and refuses lower epochs. Knows no wire.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "common/clock.h"
+#include "common/thread_annotations.h"
+#include "participant/refusal.h"
+#include "participant/resource_manager.h"
+
+namespace troth {
+
+// Thread-safe.
+class EpochFence {
+ public:
+  // `resource_manager` keeps the notes; it and `clock` outlive the fence.
+  EpochFence(ResourceManager* resource_manager, Clock* clock);
+
+  // Reads what earlier lives of this participant noted. To be called before the first Check.
+  Status Load();
+
+  // nullopt: the sender is of the highest epoch seen, or of a higher one; what it says is taken
+  // in. A new epoch is durable before this returns (if the database can be reached; best
+  // effort, and said so). Otherwise STALE_EPOCH.
+  std::optional<Refusal> Check(const SeenCoordinator& sender);
+
+  // What is known of a coordinator, to be told at enrolment.
+  std::optional<SeenCoordinator> Seen(const std::string& coordinator) const;
+  // Of all of them; for a coordinator whose name is not known yet.
+  std::map<std::string, SeenCoordinator> All() const;
+
+  // At least once a second: writes down positions that have grown.
+  void Tick();
+
+ private:
+  struct Entry {
+    SeenCoordinator seen;
+    std::uint64_t stored_position = 0;
+    std::uint32_t stored_epoch = 0;
+  };
+  void Store(const SeenCoordinator& seen);
+
+  ResourceManager* const resource_manager_;
+  Clock* const clock_;
+  mutable Mutex mutex_;
+  std::map<std::string, Entry> entries_ TROTH_GUARDED_BY(mutex_);
+  std::int64_t stored_ms_ TROTH_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace troth

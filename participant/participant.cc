@@ -1,0 +1,448 @@
+// See participant.h.
+#include "participant/participant.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <random>
+#include <thread>
+
+#include <glog/logging.h>
+#include <pqxx/except>
+
+#include "common/clock.h"
+#include "common/vote_mac.h"
+#include "participant/coordinator_link.h"
+#include "participant/epoch_fence.h"
+#include "participant/participant_service.h"
+#include "participant/postgres.h"
+#include "participant/postgres_errors.h"
+#include "participant/sweep.h"
+#include "troth_constants.h"
+#include "wire/listener.h"
+
+namespace troth {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kTickEvery{100};
+constexpr milliseconds kSweepEvery{500};
+constexpr milliseconds kSettleWait{1'000};
+constexpr milliseconds kTakeOver{10'000};  // the sweep of an instance that holds the lock is dead
+constexpr milliseconds kGoodbye{5'000};
+constexpr std::size_t kInquiriesAtOnce = 1'000;
+constexpr std::size_t kOrdersAtOnce = 512;
+
+std::string RandomText() {
+  std::random_device device;
+  char text[17];
+  std::snprintf(text, sizeof text, "%08x%08x", device(), device());
+  return text;
+}
+
+BranchTable::Random MarkSource() {
+  // Marks are drawn under the table's lock-free path by several threads: one source each.
+  return [] {
+    thread_local std::mt19937_64 engine([] {
+      std::random_device device;
+      std::seed_seq seed{device(), device(), device(), device()};
+      return std::mt19937_64(seed);
+    }());
+    return engine();
+  };
+}
+
+// The application's failure as a refusal; called while its exception is being handled.
+Refusal CaughtRefusal() {
+  try {
+    throw;
+  } catch (const wire::Refused& refused) {
+    return {static_cast<Refused>(static_cast<int>(refused.reason)), refused.message,
+            refused.retryable, refused.sqlstate};
+  } catch (const ApplicationRefusal& refusal) {
+    return {Refused::kApplication, refusal.what(), refusal.retryable(), ""};
+  } catch (const pqxx::broken_connection& e) {
+    return RefusalOf("", e.what());
+  } catch (const pqxx::sql_error& e) {
+    // A lost connection is reported without a code.
+    return RefusalOf(e.sqlstate(), e.what());
+  } catch (const std::exception& e) {
+    return {Refused::kApplication, e.what(), false, ""};
+  } catch (...) {
+    return {Refused::kApplication, "the work threw something that is no exception", false, ""};
+  }
+}
+
+Status CheckOptions(const ParticipantOptions& options) {
+  if (!IsParticipantName(options.name)) {
+    return Status(Code::kInvalid, "participant name '" + options.name +
+                                      "': give 1 to 120 of [a-z0-9-]");
+  }
+  if (options.pool_size < 1 || options.finish_connections < 1 || options.max_in_doubt < 1) {
+    return Status(Code::kInvalid, "pool_size, finish_connections and max_in_doubt must be positive");
+  }
+  if (options.coordinators.empty()) {
+    return Status(Code::kInvalid, "no coordinator: give the host:port of its peer listener");
+  }
+  for (const std::string& address : options.coordinators) {
+    const std::size_t colon = address.rfind(':');
+    if (colon == std::string::npos || colon == 0 ||
+        std::atoi(address.c_str() + colon + 1) < 1) {
+      return Status(Code::kInvalid, "coordinator '" + address + "' is not host:port");
+    }
+  }
+  return OkStatus();
+}
+
+class ParticipantProcess : public Participant {
+ public:
+  ParticipantProcess(ParticipantOptions options,
+                     std::unique_ptr<PostgresResourceManager> resource_manager,
+                     DatabaseIdentity database)
+      : options_(std::move(options)),
+        instance_(RandomText()),
+        database_(std::move(database)),
+        resource_manager_(std::move(resource_manager)),
+        table_({options_.name, instance_, static_cast<std::size_t>(options_.max_in_doubt)},
+               resource_manager_.get(), SystemClock(), MarkSource()),
+        fence_(resource_manager_.get(), SystemClock()),
+        context_{options_.name, instance_, &table_, &fence_, [this] { return Report(); }} {}
+  ~ParticipantProcess() override {
+    Stop();
+    close(stop_fd_);
+  }
+
+  Status Prepare() { return fence_.Load(); }
+
+  wire::Branch Execute(const wire::Context& context, const WorkFunction& work) override;
+  void Hello(std::int32_t version, wire::ParticipantHello* reply) override {
+    CheckVersion(version);
+    reply->version = wire::g_troth_constants.PROTOCOL_VERSION;
+    reply->participant = options_.name;
+    reply->instance = instance_;
+  }
+  Status Serve(std::shared_ptr<apache::thrift::TProcessor> application,
+               bool take_signals) override;
+  void Stop() override;
+  bool WaitUntilServing() override;
+  int port() const override { return port_; }
+  int peer_port() const override { return peer_port_; }
+  const std::string& instance() const override { return instance_; }
+  BranchCounts Counts() const override { return table_.Counts(); }
+
+ private:
+  enum class Phase { kNew, kServing, kStopping, kEnded };
+
+  wire::ParticipantStatusReport Report();
+  std::string MacOf(const wire::Context& context, const Vote& vote) const;
+  Status Listen(std::shared_ptr<apache::thrift::TProcessor> application);
+  void Goodbye();
+  void RunTicks();
+  void RunSweep();
+  void SweepOnce(Sweep* sweep);
+  bool StoppedWithin(milliseconds time);
+  void AwaitStop(const sigset_t* signals);
+  CoordinatorLink* LinkOf(const std::string& coordinator) const;
+
+  const ParticipantOptions options_;
+  const std::string instance_;
+  const DatabaseIdentity database_;
+  const std::unique_ptr<PostgresResourceManager> resource_manager_;
+  BranchTable table_;
+  EpochFence fence_;
+  const ServiceContext context_;
+  std::vector<std::unique_ptr<CoordinatorLink>> links_;
+  std::unique_ptr<Listener> work_listener_, peer_listener_;
+  std::atomic<int> port_{0}, peer_port_{0};
+  std::atomic<bool> database_up_{true};
+  const int stop_fd_ = eventfd(0, EFD_CLOEXEC);
+
+  Mutex mutex_;
+  CondVar changed_;
+  Phase phase_ TROTH_GUARDED_BY(mutex_) = Phase::kNew;
+  bool threads_end_ TROTH_GUARDED_BY(mutex_) = false;
+  bool sweep_now_ TROTH_GUARDED_BY(mutex_) = false;
+};
+
+wire::Branch ParticipantProcess::Execute(const wire::Context& context, const WorkFunction& work) {
+  Granted<WorkRequest> request = FromWire(context);
+  if (!request.ok()) throw ToWire(request.refusal());
+  Granted<Work> started = table_.StartWork(*request);
+  if (!started.ok()) throw ToWire(started.refusal());
+  std::optional<Refusal> failure;
+  try {
+    work(PostgresResourceManager::Transaction(started->session));
+  } catch (...) {
+    failure = CaughtRefusal();
+  }
+  const bool last = context.__isset.last && context.last;
+  Granted<BranchView> view = table_.EndWork(*started, std::move(failure), last);
+  if (!view.ok()) throw ToWire(view.refusal());
+  wire::Branch branch;
+  branch.participant = options_.name;
+  branch.mark = view->mark;
+  branch.works = view->works;
+  branch.instance = instance_;
+  if (view->vote.has_value()) {
+    branch.__set_vote(ToWire(*view->vote, database_, MacOf(context, *view->vote)));
+  }
+  return branch;
+}
+
+std::string ParticipantProcess::MacOf(const wire::Context& context, const Vote& vote) const {
+  if (vote.kind != Vote::Kind::kPrepared) return "";
+  const Result<TransactionId> id = TransactionId::Parse(context.transaction_id);
+  const CoordinatorLink* link = id.ok() ? LinkOf(id->coordinator) : nullptr;
+  const std::string secret = link == nullptr ? "" : link->secret();
+  if (secret.empty()) return "";  // without it the coordinator asks for the vote itself
+  VoteClaims claims;
+  claims.transaction_id = context.transaction_id;
+  claims.participant = options_.name;
+  claims.system_identifier = database_.system_identifier;
+  claims.database_oid = database_.oid;
+  claims.xid = static_cast<std::int64_t>(vote.evidence.xid);
+  claims.timeline = static_cast<std::int32_t>(vote.evidence.point.timeline);
+  claims.position = static_cast<std::int64_t>(vote.evidence.point.position);
+  claims.works = vote.works;
+  return MakeVoteMac(secret, claims);
+}
+
+CoordinatorLink* ParticipantProcess::LinkOf(const std::string& coordinator) const {
+  for (const std::unique_ptr<CoordinatorLink>& link : links_) {
+    if (link->coordinator() == coordinator) return link.get();
+  }
+  return nullptr;
+}
+
+wire::ParticipantStatusReport ParticipantProcess::Report() {
+  const BranchCounts counts = table_.Counts();
+  wire::ParticipantStatusReport report;
+  report.participant = options_.name;
+  report.instance = instance_;
+  report.database = database_.system_identifier + "/" + std::to_string(database_.oid);
+  report.active = static_cast<std::int64_t>(counts.active);
+  report.in_doubt = static_cast<std::int64_t>(counts.in_doubt + counts.found);
+  report.hazards = static_cast<std::int64_t>(counts.hazards);
+  report.heuristics = static_cast<std::int64_t>(counts.heuristics);
+  report.coordinator_up = !links_.empty();
+  for (const auto& link : links_) report.coordinator_up = report.coordinator_up && link->up();
+  report.database_up = database_up_;
+  return report;
+}
+
+// Serving -----------------------------------------------------------------------------------
+
+Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> application) {
+  ListenerOptions work;
+  work.what = "applications";
+  work.host = options_.bind;
+  work.port = options_.port;
+  work.max_connections = options_.max_work_connections;
+  work.idle_ms = static_cast<int>(options_.idle_connection_ms);
+  work_listener_ = std::make_unique<Listener>(work, std::move(application));
+  ListenerOptions peers = work;
+  peers.what = "coordinators";
+  peers.port = options_.peer_port;
+  peers.max_connections = options_.max_peer_connections;
+  peer_listener_ = std::make_unique<Listener>(
+      peers, MakePeerProcessor(&context_, [this] { return database_; }));
+  TROTH_RETURN_IF_ERROR(peer_listener_->Start());
+  TROTH_RETURN_IF_ERROR(work_listener_->Start());
+  port_ = work_listener_->port();
+  peer_port_ = peer_listener_->port();
+  return OkStatus();
+}
+
+Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> application,
+                                 bool take_signals) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigset_t before;
+  // Threads started from here on inherit the mask: the signals come to us only.
+  if (take_signals) pthread_sigmask(SIG_BLOCK, &signals, &before);
+  Status status = Listen(std::move(application));
+  std::thread ticks, sweep;
+  if (status.ok()) {
+    for (const std::string& address : options_.coordinators) {
+      links_.push_back(std::make_unique<CoordinatorLink>(
+          address, SelfDescription{options_.name, instance_, options_.host, port_, peer_port_},
+          resource_manager_.get(), &fence_, [this] {
+            MutexLock lock(&mutex_);
+            sweep_now_ = true;
+            changed_.NotifyAll();
+          }));
+    }
+    for (const auto& link : links_) link->Start();
+    ticks = std::thread([this] { RunTicks(); });
+    sweep = std::thread([this] { RunSweep(); });
+    LOG(INFO) << "participant " << options_.name << " serves applications on " << options_.host
+              << ":" << port_ << " and coordinators on port " << peer_port_ << ", instance "
+              << instance_;
+  }
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ == Phase::kNew) phase_ = status.ok() ? Phase::kServing : Phase::kEnded;
+    changed_.NotifyAll();
+  }
+  if (status.ok()) {
+    AwaitStop(take_signals ? &signals : nullptr);
+    MutexLock lock(&mutex_);
+    phase_ = Phase::kStopping;
+  }
+  if (status.ok()) Goodbye();
+  {
+    MutexLock lock(&mutex_);
+    threads_end_ = true;
+    changed_.NotifyAll();
+  }
+  if (ticks.joinable()) ticks.join();
+  if (sweep.joinable()) sweep.join();
+  if (take_signals) pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  MutexLock lock(&mutex_);
+  phase_ = Phase::kEnded;
+  changed_.NotifyAll();
+  return status;
+}
+
+// Until Stop, or one of `signals`.
+void ParticipantProcess::AwaitStop(const sigset_t* signals) {
+  pollfd fds[2] = {{stop_fd_, POLLIN, 0}, {-1, POLLIN, 0}};
+  if (signals != nullptr) fds[1].fd = signalfd(-1, signals, SFD_CLOEXEC);
+  while (poll(fds, 2, -1) < 0 && errno == EINTR) {
+  }
+  if (fds[1].fd < 0) return;
+  signalfd_siginfo taken;  // so that it is not delivered when the mask is taken back
+  if (fds[1].revents != 0 && read(fds[1].fd, &taken, sizeof taken) > 0) {
+    LOG(INFO) << "signal " << taken.ssi_signo;
+  }
+  close(fds[1].fd);
+}
+
+// Branches under way may still be prepared or aborted; prepared ones are the coordinator's and
+// stay, for the next life to finish.
+void ParticipantProcess::Goodbye() {
+  LOG(INFO) << "participant " << options_.name << " is shutting down";
+  table_.Drain();
+  table_.AwaitNone(kGoodbye);
+  table_.RollbackAll();
+  work_listener_->Stop();
+  peer_listener_->Stop();
+  for (const auto& link : links_) link->Stop();
+  fence_.Tick();
+}
+
+void ParticipantProcess::Stop() {
+  MutexLock lock(&mutex_);
+  if (phase_ == Phase::kNew) phase_ = Phase::kEnded;
+  const std::uint64_t one = 1;
+  if (write(stop_fd_, &one, sizeof one) < 0) LOG(ERROR) << "cannot tell the participant to stop";
+  while (phase_ != Phase::kEnded) changed_.Wait(&mutex_);
+}
+
+bool ParticipantProcess::WaitUntilServing() {
+  MutexLock lock(&mutex_);
+  while (phase_ == Phase::kNew) changed_.Wait(&mutex_);
+  return phase_ == Phase::kServing;
+}
+
+bool ParticipantProcess::StoppedWithin(milliseconds time) {
+  MutexLock lock(&mutex_);
+  if (!threads_end_) changed_.WaitFor(&mutex_, time);
+  return threads_end_;
+}
+
+void ParticipantProcess::RunTicks() {
+  while (!StoppedWithin(kTickEvery)) {
+    table_.Tick();
+    fence_.Tick();
+  }
+}
+
+void ParticipantProcess::RunSweep() {
+  Sweep sweep(options_.name, resource_manager_.get(), &table_, SystemClock());
+  std::int64_t without_lock_since_ms = SystemClock()->NowMs();
+  for (;;) {
+    {
+      MutexLock lock(&mutex_);
+      const auto until = std::chrono::steady_clock::now() + kSweepEvery;
+      while (!threads_end_ && !sweep_now_) {
+        if (!changed_.WaitUntil(&mutex_, until)) break;
+      }
+      if (threads_end_) return;
+      sweep_now_ = false;
+    }
+    const std::int64_t now_ms = SystemClock()->NowMs();
+    if (resource_manager_->HoldSweep(options_.name)) {
+      without_lock_since_ms = now_ms;
+    } else if (now_ms - without_lock_since_ms < kTakeOver.count()) {
+      continue;
+    }
+    SweepOnce(&sweep);
+  }
+}
+
+void ParticipantProcess::SweepOnce(Sweep* sweep) {
+  Result<std::vector<SweepInquiry>> due = sweep->Look();
+  database_up_ = due.ok();
+  if (!due.ok() || due->empty()) return;
+  std::map<CoordinatorLink*, std::vector<SweepInquiry>> by_link;
+  for (SweepInquiry& inquiry : *due) {
+    CoordinatorLink* link = LinkOf(inquiry.coordinator);
+    // A coordinator that we don't know: the first one may say that it is not its own.
+    if (link == nullptr) link = links_.front().get();
+    by_link[link].push_back(std::move(inquiry));
+  }
+  for (auto& [link, inquiries] : by_link) {
+    for (std::size_t i = 0; i < inquiries.size(); i += kInquiriesAtOnce) {
+      const std::size_t n = std::min(kInquiriesAtOnce, inquiries.size() - i);
+      Result<std::vector<SweepAnswer>> answers =
+          link->Inquire(std::span(inquiries).subspan(i, n));
+      if (!answers.ok()) {
+        LOG_EVERY_N(WARNING, 20) << inquiries.size() << " prepared branches wait for coordinator "
+                                 << link->address() << ": " << answers.status().message();
+        break;
+      }
+      for (std::size_t j = 0; j < answers->size(); j += kOrdersAtOnce) {
+        const std::size_t m = std::min(kOrdersAtOnce, answers->size() - j);
+        sweep->Settle(std::span(*answers).subspan(j, m), kSettleWait);
+      }
+    }
+  }
+  const SweepCounts counts = sweep->counts();
+  if (counts.expired + counts.not_mine > 0) {
+    LOG_EVERY_N(WARNING, 20) << counts.expired << " prepared branches are expired and "
+                             << counts.not_mine
+                             << " are of no coordinator here; they are kept: an operator's matter";
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Participant>> Participant::Open(const ParticipantOptions& options) {
+  TROTH_RETURN_IF_ERROR(CheckOptions(options));
+  PostgresOptions postgres;
+  postgres.conninfo = options.conninfo;
+  postgres.participant = options.name;
+  postgres.pool_size = options.pool_size;
+  postgres.finish_connections = options.finish_connections;
+  postgres.max_in_doubt = options.max_in_doubt;
+  Result<std::unique_ptr<PostgresResourceManager>> resource_manager =
+      PostgresResourceManager::Open(std::move(postgres));
+  if (!resource_manager.ok()) return resource_manager.status();
+  Result<DatabaseState> state = (*resource_manager)->Look();
+  if (!state.ok()) return state.status();
+  auto participant = std::make_unique<ParticipantProcess>(options, std::move(*resource_manager),
+                                                          state->identity);
+  TROTH_RETURN_IF_ERROR(participant->Prepare());
+  return std::unique_ptr<Participant>(std::move(participant));
+}
+
+}  // namespace troth

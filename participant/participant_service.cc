@@ -1,0 +1,263 @@
+// See participant_service.h.
+#include "participant/participant_service.h"
+
+#include <algorithm>
+
+#include "ParticipantAdmin.h"
+#include "ParticipantPeer.h"
+#include "troth_constants.h"
+
+namespace troth {
+namespace {
+
+constexpr bool Same(Refused ours, wire::Reason::type theirs) {
+  return static_cast<int>(ours) == static_cast<int>(theirs);
+}
+static_assert(Same(Refused::kInvalid, wire::Reason::INVALID));
+static_assert(Same(Refused::kVersionMismatch, wire::Reason::VERSION_MISMATCH));
+static_assert(Same(Refused::kOverloaded, wire::Reason::OVERLOADED));
+static_assert(Same(Refused::kDeadline, wire::Reason::DEADLINE));
+static_assert(Same(Refused::kNoSuchBranch, wire::Reason::NO_SUCH_BRANCH));
+static_assert(Same(Refused::kOutOfNumber, wire::Reason::OUT_OF_NUMBER));
+static_assert(Same(Refused::kEnded, wire::Reason::ENDED));
+static_assert(Same(Refused::kConflict, wire::Reason::CONFLICT));
+static_assert(Same(Refused::kDatabase, wire::Reason::DATABASE));
+static_assert(Same(Refused::kDatabaseUnavailable, wire::Reason::DATABASE_UNAVAILABLE));
+static_assert(Same(Refused::kNotMine, wire::Reason::NOT_MINE));
+static_assert(Same(Refused::kNotServing, wire::Reason::NOT_SERVING));
+static_assert(Same(Refused::kForbidden, wire::Reason::FORBIDDEN));
+static_assert(Same(Refused::kStaleEpoch, wire::Reason::STALE_EPOCH));
+static_assert(Same(Refused::kApplication, wire::Reason::APPLICATION));
+
+wire::Reason::type ToWire(Refused reason) {
+  return static_cast<wire::Reason::type>(static_cast<int>(reason));
+}
+
+[[noreturn]] void Throw(Refused reason, std::string message) {
+  throw ToWire(Refusal{reason, std::move(message), false, ""});
+}
+
+Isolation FromWire(wire::Isolation::type isolation) {
+  switch (isolation) {
+    case wire::Isolation::READ_COMMITTED: return Isolation::kReadCommitted;
+    case wire::Isolation::REPEATABLE_READ: return Isolation::kRepeatableRead;
+    case wire::Isolation::SERIALIZABLE: return Isolation::kSerializable;
+  }
+  return Isolation::kDefault;
+}
+
+wire::Finished::type ToWire(FinishResult::Kind kind) {
+  switch (kind) {
+    case FinishResult::Kind::kDone: return wire::Finished::DONE;
+    case FinishResult::Kind::kWorking: return wire::Finished::WORKING;
+    case FinishResult::Kind::kHeuristic: return wire::Finished::HEURISTIC;
+    case FinishResult::Kind::kHazard: return wire::Finished::HAZARD;
+  }
+  return wire::Finished::WORKING;
+}
+
+class PeerHandler : public wire::ParticipantPeerIf {
+ public:
+  PeerHandler(const ServiceContext* context, std::function<DatabaseIdentity()> database)
+      : context_(context), database_(std::move(database)) {}
+
+  void hello(wire::ParticipantHello& reply, std::int32_t version,
+             const wire::Sender& sender) override {
+    CheckVersion(version);
+    Fence(sender);
+    reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
+    reply.participant = context_->participant;
+    reply.instance = context_->instance;
+  }
+
+  void prepare(std::vector<wire::PrepareReply>& replies, const wire::Sender& sender,
+               const std::vector<wire::PrepareRequest>& requests) override {
+    Fence(sender);
+    CheckSize(requests.size());
+    std::vector<PrepareRequest> orders;
+    for (const wire::PrepareRequest& r : requests) {
+      orders.push_back({r.transaction_id, r.mark, r.works, std::chrono::milliseconds(r.deadline_ms),
+                        r.instance});
+    }
+    const std::vector<Vote> votes = context_->table->Prepare(orders, kSlowEntryWait);
+    const DatabaseIdentity database = database_();
+    replies.resize(votes.size());
+    for (std::size_t i = 0; i < votes.size(); ++i) {
+      replies[i].transaction_id = requests[i].transaction_id;
+      replies[i].mark = requests[i].mark;
+      replies[i].vote = troth::ToWire(votes[i], database, "");
+    }
+  }
+
+  void finish(std::vector<wire::FinishReply>& replies, const wire::Sender& sender,
+              const std::vector<wire::FinishRequest>& requests) override {
+    Fence(sender);
+    CheckSize(requests.size());
+    std::vector<FinishRequest> orders;
+    for (const wire::FinishRequest& r : requests) orders.push_back(FromWire(r));
+    const std::vector<FinishResult> results = context_->table->Finish(orders, kSlowEntryWait);
+    replies.resize(results.size());
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      replies[i].transaction_id = requests[i].transaction_id;
+      replies[i].finished = ToWire(results[i].kind);
+      if (!results[i].message.empty()) replies[i].__set_message(results[i].message);
+    }
+  }
+
+ private:
+  void Fence(const wire::Sender& sender) {
+    if (sender.epoch < 1 || sender.epoch > UINT32_MAX || sender.epoch_random < 0 ||
+        sender.epoch_random > UINT32_MAX || sender.position < 0 ||
+        !IsCoordinatorId(sender.coordinator)) {
+      Throw(Refused::kInvalid, "the sender is not well formed");
+    }
+    if (std::optional<Refusal> stale = context_->fence->Check(
+            {sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
+             static_cast<std::uint32_t>(sender.epoch_random),
+             static_cast<std::uint64_t>(sender.position)})) {
+      throw troth::ToWire(*stale);
+    }
+  }
+
+  static void CheckSize(std::size_t size) {
+    if (size > kMaxListEntries) {
+      Throw(Refused::kInvalid, "a list of " + std::to_string(size) + " entries; at most " +
+                                   std::to_string(kMaxListEntries) + " are taken");
+    }
+  }
+
+  static FinishRequest FromWire(const wire::FinishRequest& request) {
+    if (!TransactionId::Parse(request.transaction_id).ok()) {
+      Throw(Refused::kInvalid, "not a transaction id: " + request.transaction_id.substr(0, 80));
+    }
+    FinishRequest out{request.transaction_id, request.commit, std::nullopt, std::nullopt};
+    if (request.__isset.xid && request.__isset.timeline && request.__isset.position) {
+      out.evidence = Evidence{static_cast<std::uint64_t>(request.xid),
+                              {static_cast<std::uint32_t>(request.timeline),
+                               static_cast<std::uint64_t>(request.position)}};
+    } else if (request.commit) {
+      Throw(Refused::kInvalid, "a commit of " + request.transaction_id +
+                                   " names no xid, timeline and position");
+    }
+    return out;
+  }
+
+  const ServiceContext* const context_;
+  const std::function<DatabaseIdentity()> database_;
+};
+
+class AdminHandler : public wire::ParticipantAdminIf {
+ public:
+  explicit AdminHandler(const ServiceContext* context) : context_(context) {}
+
+  void status(wire::ParticipantStatusReport& report) override { report = context_->status(); }
+
+  void branches(std::vector<wire::BranchStatus>& out, std::int32_t limit) override {
+    const int most = std::clamp(limit, 0, 1000);
+    for (const BranchInfo& info : context_->table->List(static_cast<std::size_t>(most))) {
+      wire::BranchStatus& one = out.emplace_back();
+      one.gid = GidPrefix(context_->participant) + info.transaction_id;
+      one.transaction_id = info.transaction_id;
+      one.state = info.state;
+      one.age_ms = info.age.count();
+    }
+  }
+
+ private:
+  const ServiceContext* const context_;
+};
+
+// Two services whose calls have different names, on one connection.
+class PeerProcessor : public wire::ParticipantPeerProcessor {
+ public:
+  PeerProcessor(std::shared_ptr<wire::ParticipantPeerIf> peer,
+                std::shared_ptr<wire::ParticipantAdminIf> admin)
+      : ParticipantPeerProcessor(std::move(peer)), admin_(std::move(admin)) {}
+
+ protected:
+  bool dispatchCall(apache::thrift::protocol::TProtocol* in, apache::thrift::protocol::TProtocol* out,
+                    const std::string& name, std::int32_t sequence, void* call) override {
+    if (name == "status" || name == "branches") return admin_.Call(in, out, name, sequence, call);
+    return ParticipantPeerProcessor::dispatchCall(in, out, name, sequence, call);
+  }
+
+ private:
+  struct Admin : wire::ParticipantAdminProcessor {
+    using ParticipantAdminProcessor::ParticipantAdminProcessor;
+    bool Call(apache::thrift::protocol::TProtocol* in, apache::thrift::protocol::TProtocol* out,
+              const std::string& name, std::int32_t sequence, void* call) {
+      return dispatchCall(in, out, name, sequence, call);
+    }
+  };
+  Admin admin_;
+};
+
+}  // namespace
+
+wire::Refused ToWire(const Refusal& refusal) {
+  wire::Refused out;
+  out.reason = ToWire(refusal.reason);
+  out.message = refusal.message;
+  out.retryable = refusal.retryable;
+  if (!refusal.sqlstate.empty()) out.__set_sqlstate(refusal.sqlstate);
+  return out;
+}
+
+wire::Vote ToWire(const Vote& vote, const DatabaseIdentity& database, const std::string& mac) {
+  wire::Vote out;
+  out.works = vote.works;
+  switch (vote.kind) {
+    case Vote::Kind::kPrepared:
+      out.ballot = wire::Ballot::PREPARED;
+      out.__set_system_identifier(database.system_identifier);
+      out.__set_database_oid(database.oid);
+      out.__set_xid(static_cast<std::int64_t>(vote.evidence.xid));
+      out.__set_timeline(static_cast<std::int32_t>(vote.evidence.point.timeline));
+      out.__set_position(static_cast<std::int64_t>(vote.evidence.point.position));
+      if (!mac.empty()) out.__set_mac(mac);
+      break;
+    case Vote::Kind::kReadOnly: out.ballot = wire::Ballot::READ_ONLY; break;
+    case Vote::Kind::kWorking: out.ballot = wire::Ballot::WORKING; break;
+    case Vote::Kind::kRefused:
+      out.ballot = wire::Ballot::REFUSED;
+      out.__set_reason(ToWire(vote.refusal.reason));
+      out.__set_message(vote.refusal.message);
+      out.__set_retryable(vote.refusal.retryable);
+      if (!vote.refusal.sqlstate.empty()) out.__set_sqlstate(vote.refusal.sqlstate);
+      break;
+  }
+  return out;
+}
+
+Granted<WorkRequest> FromWire(const wire::Context& context) {
+  WorkRequest out;
+  out.transaction_id = context.transaction_id;
+  out.work = context.work;
+  out.time_left = std::chrono::milliseconds(context.deadline_ms);
+  if (context.work > 0 && !context.__isset.mark) {
+    return Refusal{Refused::kInvalid,
+                   "work " + std::to_string(context.work) + " brings no mark; pass on the one that "
+                   "work 0 returned", false, ""};
+  }
+  out.mark = context.mark;
+  if (context.__isset.isolation) out.isolation = FromWire(context.isolation);
+  out.read_only = context.__isset.read_only && context.read_only;
+  return out;
+}
+
+void CheckVersion(std::int32_t version) {
+  const std::int32_t ours = wire::g_troth_constants.PROTOCOL_VERSION;
+  if (version == ours) return;
+  Throw(Refused::kVersionMismatch, "the caller speaks version " + std::to_string(version) +
+                                       " of the protocol, this participant version " +
+                                       std::to_string(ours));
+}
+
+std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(
+    const ServiceContext* context, std::function<DatabaseIdentity()> database) {
+  return std::make_shared<PeerProcessor>(
+      std::make_shared<PeerHandler>(context, std::move(database)),
+      std::make_shared<AdminHandler>(context));
+}
+
+}  // namespace troth

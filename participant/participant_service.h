@@ -1,0 +1,48 @@
+// The Thrift edge of a participant: values of the wire to values of ours and back, and the
+// services that coordinators and administrators call. Here exceptions end, and begin.
+// Knows no PostgreSQL. docs/protocol.md, "Messages".
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <thrift/TProcessor.h>
+
+#include "participant/branch_table.h"
+#include "participant/epoch_fence.h"
+#include "participant_types.h"
+#include "troth_types.h"
+
+namespace troth {
+
+// At most this many entries in a prepare or finish; more are refused (INVALID).
+inline constexpr std::size_t kMaxListEntries = 512;
+// How long a prepare or finish waits for slow entries.
+inline constexpr std::chrono::milliseconds kSlowEntryWait{5};
+
+// What the services need to know beside the table.
+struct ServiceContext {
+  std::string participant;
+  std::string instance;
+  BranchTable* table = nullptr;
+  EpochFence* fence = nullptr;
+  // For administrators.
+  std::function<wire::ParticipantStatusReport()> status;
+};
+
+wire::Refused ToWire(const Refusal& refusal);
+// `database` and `mac` are for votes that are prepared; an empty mac is left out.
+wire::Vote ToWire(const Vote& vote, const DatabaseIdentity& database, const std::string& mac);
+// kInvalid for values out of range.
+Granted<WorkRequest> FromWire(const wire::Context& context);
+
+// Throws wire::Refused(VERSION_MISMATCH) unless `version` is ours.
+void CheckVersion(std::int32_t version);
+
+// ParticipantPeer and ParticipantAdmin on one connection. `context` and `database` (asked for
+// each list of votes) outlive it.
+std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(
+    const ServiceContext* context, std::function<DatabaseIdentity()> database);
+
+}  // namespace troth
