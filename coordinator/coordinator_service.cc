@@ -10,6 +10,7 @@
 #include "CoordinatorAdmin.h"
 #include "CoordinatorPeer.h"
 #include "troth_constants.h"
+#include "common/failpoint.h"
 #include "common/thread_annotations.h"
 #include "common/vote_mac.h"
 #include "coordinator/wire_values.h"
@@ -109,6 +110,8 @@ class ClientHandler : public wire::CoordinatorIf {
   void lease(wire::Lease& reply, std::int32_t count) override {
     const Action action =
         rep_->Ask(LeaseAsked{0, static_cast<std::uint32_t>(std::max(count, 0))});
+    // A crash here costs ids: the epoch ends with the process, and nobody may use them.
+    if (TROTH_FAILPOINT("lease-replying")) Throw(Reason::kNotServing, "failpoint", true);
     const auto& lease = std::get<ReplyLease>(action);
     reply.prefix = rep_->options.coordinator_id + "." + lease.epoch.ToString() + ".";
     reply.first = static_cast<std::int64_t>(lease.first);
@@ -124,7 +127,10 @@ class ClientHandler : public wire::CoordinatorIf {
     asked.deadline = rep_->Deadline(request.deadline_ms);
     asked.wait_applied = request.wait != wire::Wait::DECIDED;
     asked.key = request.key;
-    Answer(&reply, rep_->Ask(std::move(asked)), request.transaction_id);
+    const Action action = rep_->Ask(std::move(asked));
+    // A crash here leaves the client without an answer: it asks, or repeats, and hears the same.
+    if (TROTH_FAILPOINT("outcome-replying")) throw apache::thrift::TException("failpoint");
+    Answer(&reply, action, request.transaction_id);
   }
 
   void abort(wire::Outcome& reply, const wire::AbortRequest& request) override {
