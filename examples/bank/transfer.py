@@ -10,6 +10,7 @@ Exit codes: 0 committed, 1 aborted, 2 asked wrongly, 3 outcome unknown, 4 nothin
 """
 
 import argparse
+import logging
 import pathlib
 import re
 import subprocess
@@ -153,6 +154,7 @@ def main():
     parser.add_argument("--amount", type=positive, required=True, metavar="CENTS")
     parser.add_argument("--deadline", type=float, default=5.0, metavar="SECONDS")
     options = parser.parse_args()
+    logging.getLogger("thrift").addHandler(logging.NullHandler())  # errors are told below
     if options.source == options.target:
         parser.error("--from and --to are the same account")
     with tempfile.TemporaryDirectory(prefix="troth-transfer-") as directory:
