@@ -20,7 +20,7 @@ ARROWS = {
     "client": ["common"],
     "cli": ["recovery", "client", "common"],
     "examples": ["participant", "client", "common"],
-    "jepsen": ["client", "common"],
+    "jepsen": ["participant", "client", "common"],
     "tests": ["*"],
     "bench": ["*"],
 }
