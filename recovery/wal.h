@@ -25,7 +25,7 @@ struct WalOptions {
   Retention retention;
   std::function<std::uint64_t()> random;   // empty: the system's
 };
-inline constexpr std::uint64_t kMinSegmentBytes = 2u << 20;
+inline constexpr std::uint64_t kMinSegmentBytes = 32u << 10;
 
 // A batch on its way to the disk.
 struct FlushJob {

@@ -1,0 +1,507 @@
+// The log as its users see it: what is durable comes back, after anything.
+#include "recovery/wal.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "recovery/wal_format.h"
+#include "recovery/wal_reader.h"
+#include "tests/recovery/wal_harness.h"
+
+namespace troth {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(WalTest, EveryRecordComesBackOverTwoOpenings) {
+  WalHarness h;
+  ASSERT_TRUE(h.Init().ok());
+  ASSERT_TRUE(h.Open().ok());
+  for (const LogRecord& record : OneOfEach()) ASSERT_TRUE(h.Append(record));
+  ASSERT_TRUE(h.FlushAll().ok());
+  const std::string before = TextOf(h.state());
+  const std::string id = h.wal().coordinator_id();
+  EXPECT_TRUE(IsCoordinatorId(id));
+  for (int i = 0; i < 2; ++i) {
+    h.Kill();
+    ASSERT_TRUE(h.Open().ok());
+    EXPECT_EQ(h.PrefixHeld(), static_cast<int>(h.appended().size())) << TextOf(h.state());
+    EXPECT_EQ(h.wal().coordinator_id(), id);
+    EXPECT_TRUE(h.wal().warnings().empty());
+  }
+  EXPECT_NE(before, "");
+}
+
+TEST(WalTest, AnUnflushedRecordIsLost) {
+  WalHarness h;
+  h.Start();
+  ASSERT_TRUE(h.Append(TestCommit(1)));
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_FALSE(h.state().Committed(TestId(1)));
+}
+
+TEST(WalTest, BatchNumbersRunOn) {
+  WalHarness h;
+  h.Start();
+  std::uint64_t last = h.wal().last_batch();
+  EXPECT_EQ(last, 1u);
+  for (int life = 0; life < 3; ++life) {
+    ASSERT_TRUE(h.Commits(1 + 100 * static_cast<std::uint64_t>(life), 40).ok());
+    EXPECT_EQ(h.wal().last_batch(), last + 40);
+    EXPECT_GT(h.wal().stats().segment, 2u);
+    last = h.wal().last_batch();
+    h.Kill();
+    ASSERT_TRUE(h.Open().ok());
+    EXPECT_EQ(h.wal().last_batch(), last);
+  }
+}
+
+TEST(WalTest, WhatArrivesDuringAFlushSharesTheNext) {
+  WalHarness h;
+  h.Start();
+  ASSERT_TRUE(h.Append(TestCommit(1)));
+  std::optional<FlushJob> job = h.wal().BeginFlush();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_FALSE(h.wal().BeginFlush().has_value());
+  EXPECT_FALSE(h.wal().BeginFlush(true).has_value());
+  const std::uint64_t second = h.wal().Append(TestCommit(2));
+  const std::uint64_t third = h.wal().Append(TestCommit(3));
+  EXPECT_FALSE(h.wal().FlushPending());
+  ASSERT_TRUE(h.wal().Flush(&*job).ok());
+  EXPECT_LT(h.wal().EndFlush(*std::move(job)).records, second);
+  EXPECT_TRUE(h.wal().FlushPending());
+  job = h.wal().BeginFlush();
+  ASSERT_TRUE(h.wal().Flush(&*job).ok());
+  EXPECT_EQ(h.wal().EndFlush(*std::move(job)).records, third);
+  EXPECT_FALSE(h.wal().BeginFlush().has_value());
+}
+
+TEST(WalTest, TooMuchForOneBatchIsSplitBetweenRecords) {
+  WalHarness h;
+  h.Start();
+  std::uint64_t next = 1;
+  while (h.Append(TestCommit(next, 100))) ++next;
+  EXPECT_GT(next, 10u);
+  const std::uint64_t before = h.wal().last_batch();
+  ASSERT_TRUE(h.FlushAll().ok());
+  EXPECT_GT(h.wal().last_batch(), before + 1);
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_EQ(h.state().whole(), next - 1);
+}
+
+// RoomBytes keeps its word: whatever is appended within it can be flushed without a file made.
+TEST(WalTest, RoomThatWasPromisedIsThere) {
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    WalHarness h(seed);
+    h.options().segment_bytes = (32u << 10) + 4096 * (seed % 5);
+    h.Start();
+    std::mt19937_64 random(seed);
+    std::uint64_t next = 1;
+    for (int step = 0; step < 1500; ++step) {
+      const int branches = random() % 8 == 0 ? static_cast<int>(random() % 130) : 1;
+      if (h.Append(TestCommit(next, branches))) {
+        ++next;
+      } else if (random() % 3 == 0) {
+        ASSERT_TRUE(h.FlushAll().ok());
+        ASSERT_TRUE(h.Maintain().ok());
+      }
+      if (random() % 6 == 0) {
+        ASSERT_TRUE(h.Flush().ok());
+      }
+      if (random() % 20 == 0) {
+        ASSERT_TRUE(h.FlushAll().ok() && h.Flush(true).ok());
+      }
+      if (random() % 50 == 0) {
+        ASSERT_TRUE(h.Maintain().ok());
+      }
+    }
+    ASSERT_TRUE(h.FlushAll().ok());
+    EXPECT_GT(next, 300u) << "seed " << seed;
+    h.Kill();
+    ASSERT_TRUE(h.Open().ok());
+    EXPECT_EQ(h.state().whole(), next - 1);
+  }
+}
+
+TEST(WalTest, CompactionKeepsTheStateAndTheDirectorySmall) {
+  WalHarness h;
+  h.options().retention = Retention{0, 0, 86'400'000, 1u << 20};
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 3000).ok());
+  EXPECT_GT(h.wal().stats().compactions, 50u);
+  EXPECT_LT(h.fs().used_bytes(), 20 * h.options().segment_bytes);
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  for (std::uint64_t i = 1; i <= 3000; ++i) ASSERT_TRUE(h.state().Committed(TestId(i))) << i;
+  EXPECT_FALSE(h.state().Committed(TestId(3001)));
+  EXPECT_LT(h.state().whole(), 100u);
+}
+
+TEST(WalTest, WholeRecordsOutliveCompactionUntilTheyEnd) {
+  WalHarness h;
+  h.options().retention = Retention{0, 0, 86'400'000, 0};
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 50, /*end_too=*/false).ok());
+  ASSERT_TRUE(h.Commits(100, 500).ok());
+  EXPECT_GT(h.wal().stats().compactions, 5u);
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_EQ(h.state().unended(), 50u);
+  ASSERT_NE(h.state().FindCommit(TestId(7)), nullptr);
+  EXPECT_EQ(*h.state().FindCommit(TestId(7)), TestCommit(7));
+}
+
+TEST(WalTest, AQuietSecondIsMarked) {
+  WalHarness h;
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 1).ok());
+  EXPECT_FALSE(h.wal().MarkDue());
+  EXPECT_EQ(h.wal().MsUntilDue(), 1000);
+  h.clock().AdvanceMs(1000);
+  EXPECT_TRUE(h.wal().MarkDue());
+  const std::uint64_t before = h.wal().last_batch();
+  ASSERT_TRUE(h.Flush(true).ok());
+  EXPECT_EQ(h.wal().last_batch(), before + 1);
+  EXPECT_FALSE(h.wal().MarkDue());
+  h.clock().AdvanceMs(5000);
+  EXPECT_FALSE(h.wal().MarkDue()) << "one mark is enough";
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_EQ(h.wal().last_batch(), before + 1);
+}
+
+TEST(WalTest, RunningTimeAddsUpOverLives) {
+  WalHarness h;
+  h.Start();
+  h.clock().AdvanceMs(7000);
+  ASSERT_TRUE(h.Commits(1, 1).ok());
+  EXPECT_EQ(h.wal().RunningMs(), 7000);
+  h.Kill();
+  h.clock().AdvanceMs(50'000);  // nobody ran
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_EQ(h.wal().RunningMs(), 7000);
+  h.clock().AdvanceMs(1);
+  EXPECT_EQ(h.wal().RunningMs(), 7001);
+}
+
+// ---- Refusals.
+
+TEST(WalTest, AnEmptyDirectoryIsRefusedAndStaysEmpty) {
+  WalHarness h;
+  ASSERT_TRUE(h.fs().MakeDirectory(WalHarness::directory()).ok());
+  const Status status = h.Open();
+  EXPECT_EQ(status.code(), Code::kNotFound);
+  EXPECT_THAT(status.message(), HasSubstr("run init"));
+  EXPECT_TRUE(h.fs().Snapshot().empty());
+}
+
+TEST(WalTest, InitNeverReplacesALog) {
+  WalHarness h;
+  h.Start();
+  h.Kill();
+  const auto before = h.fs().Snapshot();
+  EXPECT_EQ(h.Init().code(), Code::kExists);
+  EXPECT_TRUE(h.fs().Snapshot() == before);
+  WalHarness other;
+  other.fs().Load({{"/log/notes.txt", "x"}});
+  EXPECT_EQ(other.Init().code(), Code::kExists);
+  WalHarness named;
+  EXPECT_EQ(Wal::Init(&named.fs(), "/log", "Not A Name", named.options()).status().code(),
+            Code::kInvalid);
+}
+
+TEST(WalTest, ALockedDirectoryIsRefused) {
+  WalHarness h;
+  h.Start();
+  RecoveredState state;
+  const auto second =
+      Wal::Open(&h.fs(), &h.clock(), WalHarness::directory(), h.options(), &state);
+  EXPECT_EQ(second.status().code(), Code::kRefused);
+  EXPECT_EQ(Wal::Init(&h.fs(), WalHarness::directory(), "bank", h.options()).status().code(),
+            Code::kExists);
+}
+
+class WalDamage : public testing::Test {
+ protected:
+  void SetUp() override {
+    h_.options().segments_ahead = 2;
+    h_.Start();
+    ASSERT_TRUE(h_.Commits(1, 20).ok());
+    h_.Kill();
+    tree_ = h_.fs().Snapshot();
+    for (const auto& [path, bytes] : tree_) {
+      if (path.find("checkpoint-0") != path.npos) checkpoint_ = path;
+      if (path.find("segment-0") != path.npos && BatchesIn(bytes) > 0) segments_.push_back(path);
+    }
+    ASSERT_GE(segments_.size(), 2u);
+  }
+
+  static int BatchesIn(const std::string& segment) {
+    return static_cast<int>(segment[kBlockBytes] != 0) + (segment[2 * kBlockBytes] != 0);
+  }
+
+  // Opening refuses, names `file` and `cause`, and changes nothing.
+  void ExpectRefused(const SimFileSystem::Tree& tree, const std::string& file,
+                     const std::string& cause) {
+    h_.fs().Load(tree);
+    const Status status = h_.Open();
+    EXPECT_EQ(status.code(), Code::kCorrupt) << status.ToString();
+    EXPECT_THAT(status.message(), HasSubstr(file));
+    EXPECT_THAT(status.message(), HasSubstr("offset "));
+    EXPECT_THAT(status.message(), HasSubstr(cause));
+    EXPECT_TRUE(h_.fs().Snapshot() == tree);
+  }
+
+  WalHarness h_;
+  SimFileSystem::Tree tree_;
+  std::string checkpoint_;
+  std::vector<std::string> segments_;  // with batches
+};
+
+TEST_F(WalDamage, AMissingFileIsNamed) {
+  for (const std::string& path : segments_) {
+    SimFileSystem::Tree tree = tree_;
+    tree.erase(path);
+    h_.fs().Load(tree);
+    const Status status = h_.Open();
+    EXPECT_EQ(status.code(), Code::kCorrupt);
+    EXPECT_THAT(status.message(), HasSubstr(path));
+    EXPECT_TRUE(h_.fs().Snapshot() == tree);
+  }
+  SimFileSystem::Tree tree = tree_;
+  tree.erase(checkpoint_);
+  ExpectRefused(tree, "checkpoint-", "missing");
+}
+
+TEST_F(WalDamage, ACutFileIsRefusedWhereverItIsCut) {
+  for (const std::string& path : segments_) {
+    for (const std::size_t size : {0u, 100u, 4096u, 8192u, 9000u, 65535u}) {
+      SimFileSystem::Tree tree = tree_;
+      tree[path].resize(size);
+      ExpectRefused(tree, path, "");
+    }
+  }
+}
+
+TEST_F(WalDamage, ASegmentOfAnotherCoordinatorIsRefused) {
+  WalHarness other(2);
+  other.Start();
+  ASSERT_TRUE(other.Commits(1, 20).ok());
+  SimFileSystem::Tree tree = tree_;
+  tree[segments_[0]] = other.fs().Contents(segments_[0]);
+  ASSERT_NE(tree[segments_[0]], "");
+  ExpectRefused(tree, segments_[0], "another coordinator");
+}
+
+TEST_F(WalDamage, ANewerFormatIsRefusedByName) {
+  SimFileSystem::Tree tree = tree_;
+  tree[checkpoint_][8] = 2;
+  ExpectRefused(tree, checkpoint_, "newer Troth: format 2");
+}
+
+TEST_F(WalDamage, LeftoversOfALaterLifeMustFitTheChain) {
+  // The log ran on; then an older copy was put over it, the later segments left behind.
+  ASSERT_TRUE(h_.Open().ok());
+  ASSERT_TRUE(h_.Commits(100, 25).ok());
+  h_.Kill();
+  const SimFileSystem::Tree later = h_.fs().Snapshot();
+  SimFileSystem::Tree mixed = tree_;
+  for (const auto& [path, bytes] : later) {
+    if (path.find("segment-0") != path.npos) mixed.emplace(path, bytes);
+  }
+  ASSERT_GT(mixed.size(), tree_.size());
+  h_.fs().Load(mixed);
+  const Status status = h_.Open();
+  EXPECT_EQ(status.code(), Code::kCorrupt) << status.ToString();
+  EXPECT_TRUE(h_.fs().Snapshot() == mixed);
+}
+
+TEST_F(WalDamage, SupersededAndTemporaryFilesAreCleanedUp) {
+  SimFileSystem::Tree tree = tree_;
+  tree["/log/segment-0000000001"] = "whatever";
+  tree["/log/checkpoint-0000000000"] = "old";
+  tree["/log/segment-0000000099.tmp"] = "half";
+  tree["/log/checkpoint-0000000099.tmp"] = "half";
+  h_.fs().Load(tree);
+  ASSERT_TRUE(h_.Open().ok());
+  EXPECT_EQ(h_.wal().warnings().size(), 2u);
+  for (const auto& [path, bytes] : h_.fs().Snapshot()) {
+    EXPECT_NE(bytes, "whatever") << path;
+    EXPECT_NE(bytes, "half") << path;
+    EXPECT_EQ(path.find(".tmp"), path.npos) << path;
+  }
+  EXPECT_EQ(h_.state().whole(), 20u);
+}
+
+// ---- Want of space.
+
+TEST(WalTest, AFullDiskStopsAppendsAndNothingElse) {
+  WalHarness h;
+  h.options().retention.record_ms = 0;
+  h.options().retention.lease_ms = 0;
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 30, false).ok());
+  h.fs().SetCapacity(h.fs().used_bytes());
+  // Whole records pile up, so compaction frees little: at some point there is no room.
+  std::uint64_t next = 100;
+  while (h.Commits(next, 1, false).ok()) ASSERT_LT(++next, 100'000u);
+  EXPECT_TRUE(h.wal().stats().disk_full);
+  const std::size_t held = h.state().whole();
+  // Restarting on the full disk works, again and again.
+  for (int i = 0; i < 5; ++i) {
+    h.Kill();
+    ASSERT_TRUE(h.Open().ok()) << i;
+    EXPECT_EQ(h.state().whole(), held);
+    ASSERT_TRUE(h.Maintain().ok());
+  }
+  // Room appears; service resumes without being told.
+  h.fs().SetCapacity(~std::uint64_t{0});
+  h.clock().AdvanceMs(h.options().retry_ms);
+  ASSERT_TRUE(h.Maintain().ok());
+  EXPECT_FALSE(h.wal().stats().disk_full);
+  EXPECT_TRUE(h.Commits(next + 1, 50).ok());
+}
+
+TEST(WalTest, OnAFullDiskSpaceIsHandedOn) {
+  WalHarness h;
+  h.options().retention = Retention{0, 0, 86'400'000, 1u << 20};
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 300).ok());
+  h.fs().SetCapacity(h.fs().used_bytes());
+  ASSERT_TRUE(h.Commits(1000, 3000).ok()) << "what ended makes room for what comes";
+}
+
+// ---- Failed writes and syncs, kills, power losses.
+
+TEST(WalTest, AFailedSyncIsDeathAndWhatWasDurableStays) {
+  for (int lost = 0; lost < 2; ++lost) {
+    WalHarness h;
+    h.Start();
+    ASSERT_TRUE(h.Commits(1, 5).ok());
+    ASSERT_TRUE(h.Append(TestCommit(6)));
+    h.fs().FailAt(2, Code::kIo);  // the write, then the sync
+    const Status status = h.Flush();
+    EXPECT_EQ(status.code(), Code::kIo);
+    EXPECT_TRUE(status.maybe_done());
+    if (lost) h.LosePower(); else h.Kill();
+    ASSERT_TRUE(h.Open().ok());
+    EXPECT_GE(h.PrefixHeld(), static_cast<int>(h.durable()));
+    // Read from memory only, then lost: opening rewrote it, so it stays what it said (L15).
+    const std::string told = TextOf(h.state());
+    h.LosePower({SimFileSystem::PowerLoss::Sectors::kNone, false, false});
+    ASSERT_TRUE(h.Open().ok());
+    EXPECT_EQ(TextOf(h.state()), told);
+  }
+}
+
+// A load that passes every kind of step: flushes, rotations, compactions, marks.
+Status Load(WalHarness* h, std::uint64_t first) {
+  for (std::uint64_t i = first; i < first + 30; ++i) {
+    if (!h->Append(TestCommit(i, 1 + static_cast<int>(i % 60)))) {
+      return Status(Code::kNoSpace, "no room");
+    }
+    if (i % 3 == 0 && !h->Append(EndRecord{TestId(i)})) return Status(Code::kNoSpace, "no room");
+    if (i % 2 == 0) TROTH_RETURN_IF_ERROR(h->Flush());
+    if (i % 7 == 0) TROTH_RETURN_IF_ERROR(h->Flush(true));
+    TROTH_RETURN_IF_ERROR(h->Maintain());
+  }
+  return h->FlushAll();
+}
+
+// The process dies at its n-th step, for every n; its first successor at the m-th step of its
+// opening; the second comes up. In between the power may go. All that was told durable is
+// there, and nothing that was not handed over.
+void CrashEverywhere(bool power, bool reorder) {
+  int crashes = 0, second_crashes = 0;
+  for (std::uint64_t n = 1;; ++n) {
+    WalHarness h(n);
+    h.options().segment_bytes = 32u << 10;
+    h.Start();
+    std::mt19937_64 random(n);
+    const auto down = [&] {
+      SimFileSystem::PowerLoss how;
+      how.keep = static_cast<SimFileSystem::PowerLoss::Sectors>(random() % 3);
+      how.reorder_names = reorder;
+      if (power && random() % 2 == 0) h.LosePower(how); else h.Kill();
+    };
+    h.fs().CrashAt(n);
+    const Status status = Load(&h, 1);
+    if (status.ok()) break;
+    ASSERT_TRUE(h.fs().crashed()) << status.ToString();
+    ++crashes;
+    down();
+    for (std::uint64_t m = 1;; ++m) {
+      const SimFileSystem::Tree tree = h.fs().Snapshot();
+      h.fs().CrashAt(m);
+      const Status opened = h.Open();
+      if (opened.ok()) break;
+      ASSERT_TRUE(h.fs().crashed()) << "n=" << n << " m=" << m << " " << opened.ToString();
+      ++second_crashes;
+      down();
+      ASSERT_TRUE(h.Open().ok()) << "n=" << n << " m=" << m;
+      ASSERT_GE(h.PrefixHeld(), 0) << "n=" << n << " m=" << m << "\n" << TextOf(h.state());
+      h.Kill();
+      h.fs().Load(tree);
+    }
+    const int held = h.PrefixHeld();
+    ASSERT_GE(held, 0) << "n=" << n << "\n" << TextOf(h.state());
+    // The new process goes on, after one more power loss at that.
+    if (power) h.LosePower({SimFileSystem::PowerLoss::Sectors::kNone, false, false});
+    else h.Kill();
+    ASSERT_TRUE(h.Open().ok());
+    ASSERT_EQ(h.PrefixHeld(), held);
+    h.Truncate(static_cast<std::size_t>(held));
+    ASSERT_TRUE(h.Commits(1000, 3).ok());
+  }
+  EXPECT_GT(crashes, 60);
+  EXPECT_GT(second_crashes, 1000);
+  std::printf("crashes=%d second_crashes=%d\n", crashes, second_crashes);
+}
+
+TEST(WalCrash, KilledAtEachStep) { CrashEverywhere(false, false); }
+TEST(WalCrash, PowerLostAtEachStep) { CrashEverywhere(true, false); }
+TEST(WalCrash, PowerLostAtEachStepNamesInAnyOrder) { CrashEverywhere(true, true); }
+
+TEST(WalCrash, ErrorsAtEachStep) {
+  int errors = 0;
+  for (const Code code : {Code::kIo, Code::kNoSpace}) {
+    for (std::uint64_t n = 1;; ++n) {
+      WalHarness h(n);
+      h.options().segment_bytes = 32u << 10;
+      h.Start();
+      h.fs().FailAt(n, code);
+      const std::uint64_t before = h.fs().operations();
+      const Status status = Load(&h, 1);
+      if (h.fs().operations() < before + n) break;
+      ++errors;
+      if (status.ok()) continue;  // want of space was got over
+      h.Kill();
+      ASSERT_TRUE(h.Open().ok()) << n;
+      ASSERT_GE(h.PrefixHeld(), 0) << n << " " << CodeName(code);
+    }
+  }
+  EXPECT_GT(errors, 120);
+}
+
+TEST(WalCrash, InitEachStep) {
+  for (std::uint64_t n = 1;; ++n) {
+    WalHarness h(n);
+    h.fs().CrashAt(n);
+    if (h.Init().ok()) break;
+    h.LosePower({SimFileSystem::PowerLoss::Sectors::kRandom, true, true});
+    // Either it is a log, or init can be run again.
+    const Status opened = h.Open();
+    if (opened.ok()) continue;
+    h.Kill();
+    const Status again = h.Init();
+    ASSERT_TRUE(again.ok()) << n << " " << again.ToString() << " after " << opened.ToString();
+    ASSERT_TRUE(h.Open().ok());
+  }
+}
+
+}  // namespace
+}  // namespace troth
