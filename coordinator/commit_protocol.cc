@@ -132,6 +132,7 @@ void CommitProtocol::BeginPreparing(const CommitAsked& e) {
   TROTH_CHECK(inserted);
   ++undecided_;
   tx->second.list = Fingerprint(e.branches);
+  tx->second.began = now_;
   tx->second.deadline = std::min(e.deadline, leases_.EndOf(id.sequence));
   tx->second.missing = static_cast<std::uint32_t>(e.branches.size());
   leases_.Set(id.sequence, LeaseBook::Mark::kInFlight, tx->second.list);

@@ -88,7 +88,7 @@ class CommitProtocol {
     LocalId id;
     std::string state;
     std::vector<std::string> waiting_for;  // names of participants
-    RunningMs deadline = 0;
+    RunningMs began = 0;
   };
   // Transactions in memory, by id, at most `limit`.
   std::vector<TransactionView> List(std::size_t limit) const;
@@ -132,6 +132,7 @@ class CommitProtocol {
     State state = State::kPreparing;
     std::uint32_t list = 0;      // fingerprint of the participant list
     std::uint32_t missing = 0;   // votes, then acknowledgements
+    RunningMs began = 0;
     RunningMs deadline = 0;
     std::vector<Branch> branches;
     std::vector<Waiter> waiters;

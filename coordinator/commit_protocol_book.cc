@@ -23,6 +23,7 @@ CommitProtocol::CommitProtocol(ProtocolOptions options, RecoveredState state,
   state_.ForEachUnended([this](const CommitRecord& record) {
     Transaction tx;
     tx.state = State::kCommitted;
+    tx.began = now_;
     tx.missing = static_cast<std::uint32_t>(record.branches.size());
     tx.key = record.key;
     for (const BranchRecord& evidence : record.branches) {
@@ -497,7 +498,7 @@ std::vector<CommitProtocol::TransactionView> CommitProtocol::List(std::size_t li
   std::vector<TransactionView> views;
   for (std::size_t i = 0; i < count; ++i) {
     const Transaction& tx = transactions_.at(ids[i]);
-    TransactionView view{ids[i], kStates[static_cast<int>(tx.state)], {}, tx.deadline};
+    TransactionView view{ids[i], kStates[static_cast<int>(tx.state)], {}, tx.began};
     for (const Branch& branch : tx.branches) {
       if (branch.state == BranchState::kReadOnly || branch.state == BranchState::kAcknowledged) {
         continue;

@@ -257,6 +257,33 @@ class AdminHandler : public wire::CoordinatorAdminIf {
     std::erase_if(reply.participants,
                   [](const wire::ParticipantStatus& p) { return p.participant.empty(); });
   }
+  void transactions(std::vector<wire::TransactionStatus>& reply, std::int32_t limit) override {
+    const auto most = static_cast<std::size_t>(std::clamp(limit, 1, 1000));
+    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+      for (const auto& view : protocol.List(most)) {
+        wire::TransactionStatus status;
+        status.transaction_id = TransactionId{rep_->options.coordinator_id, view.id}.ToString();
+        status.state = view.state;
+        status.waiting_for = view.waiting_for;
+        status.age_ms = protocol.now() - view.began;
+        reply.push_back(std::move(status));
+      }
+    });
+  }
+  void heuristics(std::vector<wire::Heuristic>& reply) override {
+    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+      for (const HeuristicRecord& record : protocol.state().heuristics()) {
+        wire::Heuristic heuristic;
+        heuristic.transaction_id =
+            TransactionId{rep_->options.coordinator_id, record.id}.ToString();
+        heuristic.participant = protocol.registry().at(record.participant).record.name;
+        heuristic.hazard = record.hazard;
+        heuristic.what = record.what;
+        heuristic.at_unix_ms = record.at_unix_ms;
+        reply.push_back(std::move(heuristic));
+      }
+    });
+  }
   void drain() override { rep_->Ask(DrainAsked{}); }
   void forget(const std::string& participant) override {
     rep_->Ask(ForgetAsked{0, participant});

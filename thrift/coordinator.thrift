@@ -252,9 +252,34 @@ struct CoordinatorStatus {
   12: required i64 heuristics,
 }
 
+/** A transaction in the coordinator's memory: undecided, or decided and not acknowledged. */
+struct TransactionStatus {
+  1: required troth.TransactionId transaction_id,
+  /** `preparing`, `deciding`, `committed`. */
+  2: required string state,
+  /** Participants whose vote (preparing) or acknowledgement (committed) is missing. */
+  3: required list<string> waiting_for,
+  /** Milliseconds since the commit was asked; since the coordinator's start, if before it. */
+  4: required i64 age_ms,
+}
+
+/** A branch that ended against the decision, or whose end nobody can tell. */
+struct Heuristic {
+  1: required troth.TransactionId transaction_id,
+  2: required string participant,
+  /** true: the evidence does not tell; false: it ended the other way. */
+  3: required bool hazard,
+  4: required string what,
+  /** Milliseconds since 1970, by the coordinator's wall clock; for people only. */
+  5: required i64 at_unix_ms,
+}
+
 /** For administrators. */
 service CoordinatorAdmin {
   CoordinatorStatus status() throws (1: troth.Refused refused),
+  /** Oldest ids first, at most `limit` (at most 1,000). */
+  list<TransactionStatus> transactions(1: i32 limit) throws (1: troth.Refused refused),
+  list<Heuristic> heuristics() throws (1: troth.Refused refused),
   /** Stops leasing and refuses new commits; in-flight ones end as they would. */
   void drain() throws (1: troth.Refused refused),
   /** Forgets a participant that owes no acknowledgement. */

@@ -1,0 +1,218 @@
+// See commands.h: what asks a running coordinator.
+#include <functional>
+#include <iostream>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+#include <thrift/protocol/TCompactProtocol.h>
+#include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TSocket.h>
+
+#include "CoordinatorAdmin.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "client/connection.h"
+
+namespace troth {
+namespace {
+
+using nlohmann::json;
+
+int Usage(const std::string& how) {
+  std::cerr << "trothctl: usage: trothctl " << how << "\n";
+  return 2;
+}
+
+// Calls the coordinator, and says in words what went wrong.
+int Call(const ControlOptions& options,
+         const std::function<void(wire::CoordinatorAdminClient*)>& call) {
+  const Result<Address> address = Address::Parse(options.coordinator);
+  if (!address.ok()) {
+    std::cerr << "trothctl: --coordinator: " << address.status().message() << "\n";
+    return 2;
+  }
+  try {
+    auto socket =
+        std::make_shared<apache::thrift::transport::TSocket>(address->host, address->port);
+    socket->setConnTimeout(2'000);
+    socket->setRecvTimeout(35'000);
+    auto framed = std::make_shared<apache::thrift::transport::TFramedTransport>(socket);
+    wire::CoordinatorAdminClient client(
+        std::make_shared<apache::thrift::protocol::TCompactProtocol>(framed));
+    framed->open();
+    call(&client);
+    return 0;
+  } catch (const wire::Refused& refused) {
+    std::cerr << "trothctl: refused: " << refused.message << "\n";
+    return 1;
+  } catch (const apache::thrift::TException& e) {
+    std::cerr << "trothctl: no coordinator answers at " << options.coordinator << " (" << e.what()
+              << "). Is it running, and is this its administrators' port (--admin_port)?\n";
+    return 3;
+  }
+}
+
+json Json(const wire::CoordinatorStatus& s) {
+  json participants = json::array();
+  for (const wire::ParticipantStatus& p : s.participants) {
+    participants.push_back({{"participant", p.participant},
+                            {"up", p.up},
+                            {"address", p.address},
+                            {"system_identifier", p.system_identifier},
+                            {"database_oid", p.database_oid},
+                            {"unacknowledged", p.unacknowledged},
+                            {"silent_ms", p.silent_ms}});
+  }
+  return {{"coordinator", s.sender.coordinator},
+          {"epoch", s.sender.epoch},
+          {"position", s.sender.position},
+          {"state", s.state},
+          {"why", s.why},
+          {"in_flight", s.in_flight},
+          {"unacknowledged", s.unacknowledged},
+          {"committed", s.committed},
+          {"aborted", s.aborted},
+          {"read_only", s.read_only},
+          {"syncs", s.syncs},
+          {"uptime_ms", s.uptime_ms},
+          {"heuristics", s.heuristics},
+          {"participants", participants}};
+}
+
+void PrintParticipants(const wire::CoordinatorStatus& s) {
+  Table table({"participant", "state", "owes", "last heard", "address", "database"});
+  for (const wire::ParticipantStatus& p : s.participants) {
+    table.Add({p.participant, p.up ? "up" : "DOWN", std::to_string(p.unacknowledged),
+               p.silent_ms < 0 ? "never" : Age(p.silent_ms) + " ago", p.address,
+               p.system_identifier + "/" + std::to_string(p.database_oid)});
+  }
+  table.Print(std::cout);
+}
+
+}  // namespace
+
+int StatusCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (!arguments.empty()) return Usage("status");
+  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    wire::CoordinatorStatus s;
+    admin->status(s);
+    if (options.json) {
+      std::cout << Json(s).dump(2) << "\n";
+      return;
+    }
+    std::cout << "coordinator " << s.sender.coordinator << ", epoch " << s.sender.epoch << ", "
+              << s.state << " for " << Age(s.uptime_ms) << "\n";
+    if (!s.why.empty()) std::cout << "  because " << s.why << "\n";
+    std::cout << "in flight " << s.in_flight << ", decided and not applied everywhere "
+              << s.unacknowledged << ", heuristics " << s.heuristics << "\n"
+              << "since its start: committed " << s.committed << ", aborted " << s.aborted
+              << ", read-only " << s.read_only << ", log syncs " << s.syncs << "\n\n";
+    PrintParticipants(s);
+  });
+}
+
+int ListCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (!arguments.empty()) return Usage("list [--limit N]");
+  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    std::vector<wire::TransactionStatus> list;
+    admin->transactions(list, options.limit);
+    json rows = json::array();
+    Table table({"transaction", "state", "age", "waiting for"});
+    for (const wire::TransactionStatus& t : list) {
+      std::string waiting;
+      for (const std::string& name : t.waiting_for) {
+        waiting += (waiting.empty() ? "" : ", ") + name;
+      }
+      table.Add({t.transaction_id, t.state, Age(t.age_ms), waiting});
+      rows.push_back({{"transaction", t.transaction_id},
+                      {"state", t.state},
+                      {"age_ms", t.age_ms},
+                      {"waiting_for", t.waiting_for}});
+    }
+    if (options.json) {
+      std::cout << rows.dump(2) << "\n";
+    } else {
+      table.Print(std::cout);
+    }
+  });
+}
+
+int HeuristicsCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (!arguments.empty()) return Usage("heuristics");
+  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    std::vector<wire::Heuristic> list;
+    admin->heuristics(list);
+    json rows = json::array();
+    Table table({"transaction", "participant", "kind", "what"});
+    for (const wire::Heuristic& h : list) {
+      const char* kind = h.hazard ? "hazard" : "heuristic";
+      table.Add({h.transaction_id, h.participant, kind, h.what});
+      rows.push_back({{"transaction", h.transaction_id},
+                      {"participant", h.participant},
+                      {"kind", kind},
+                      {"what", h.what},
+                      {"at_unix_ms", h.at_unix_ms}});
+    }
+    if (options.json) {
+      std::cout << rows.dump(2) << "\n";
+    } else {
+      table.Print(std::cout);
+    }
+  });
+}
+
+int ParticipantsCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (arguments.empty() || (arguments.size() == 1 && arguments[0] == "list")) {
+    return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+      wire::CoordinatorStatus s;
+      admin->status(s);
+      if (options.json) {
+        std::cout << Json(s)["participants"].dump(2) << "\n";
+      } else {
+        PrintParticipants(s);
+      }
+    });
+  }
+  if (arguments.size() == 2 && (arguments[0] == "forget" || arguments[0] == "rebind")) {
+    return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+      if (arguments[0] == "forget") {
+        admin->forget(arguments[1]);
+        std::cout << "forgot " << arguments[1] << "\n";
+      } else {
+        admin->rebind(arguments[1]);
+        std::cout << "the next enrolment of " << arguments[1] << " binds the name anew\n";
+      }
+    });
+  }
+  return Usage("participants [list | forget NAME | rebind NAME]");
+}
+
+int DrainCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (!arguments.empty()) return Usage("drain");
+  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    admin->drain();
+    std::cout << "draining: no more ids, no new commits; see 'trothctl status'\n";
+  });
+}
+
+int AcceptGapCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (!arguments.empty() || options.reason.empty()) {
+    return Usage("accept-gap --reason \"who decided so, and why\"");
+  }
+  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    admin->accept_gap(options.reason);
+    std::cout << "recorded. Restart the coordinator: its next epoch lies above the gap\n";
+  });
+}
+
+int DiscardReportCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (arguments.size() != 1 || options.reason.empty()) {
+    return Usage("discard-report PARTICIPANT --reason \"who decided so, and why\"");
+  }
+  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    admin->discard_report(arguments[0], options.reason);
+    std::cout << "discarded what " << arguments[0] << " reported\n";
+  });
+}
+
+}  // namespace troth

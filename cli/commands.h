@@ -1,0 +1,32 @@
+// The commands of trothctl. Each prints to stdout what was asked for, to stderr why not, and
+// returns the exit code: 0 done, 1 refused or wrong, 2 called wrongly, 3 not reachable.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace troth {
+
+struct ControlOptions {
+  std::string coordinator;  // host:port of the administrators' listener
+  bool json = false;
+  int limit = 100;
+  std::string reason;
+  std::string transaction;  // wal dump: only this one
+};
+
+using Arguments = std::vector<std::string>;
+
+// Against a running coordinator.
+int StatusCommand(const ControlOptions& options, const Arguments& arguments);
+int ListCommand(const ControlOptions& options, const Arguments& arguments);
+int HeuristicsCommand(const ControlOptions& options, const Arguments& arguments);
+int ParticipantsCommand(const ControlOptions& options, const Arguments& arguments);
+int DrainCommand(const ControlOptions& options, const Arguments& arguments);
+int AcceptGapCommand(const ControlOptions& options, const Arguments& arguments);
+int DiscardReportCommand(const ControlOptions& options, const Arguments& arguments);
+
+// On a log directory; read only, on a live one too.
+int WalCommand(const ControlOptions& options, const Arguments& arguments);
+
+}  // namespace troth
