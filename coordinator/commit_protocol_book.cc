@@ -292,7 +292,7 @@ void CommitProtocol::On(const Inquired& e) {
   ReplyAnswers reply{e.token, {}};
   if (const Registry::Participant* participant = registry_.FindDurable(e.participant)) {
     const ParticipantIndex index = participant->record.index;
-    registry_.Report(index, e.seen, state_, epoch_, durable_batch_, now_);
+    registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
     for (const InquiryItem& item : e.items) {
       if (item.id.coordinator != options_.coordinator_id) continue;
       registry_.ReportBranch(index, item.id.local, state_, epoch_);
@@ -346,13 +346,13 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       }
       const ParticipantRecord record = registry_.Bind(e.participant);
       Append(record, /*force=*/true, e.token, e.instance);
-      registry_.Report(record.index, e.seen, state_, epoch_, durable_batch_, now_);
+      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
       return;
     }
     case Registry::Binding::kSame: {
       Registry::Participant* participant = registry_.Find(e.participant.name);
       const ParticipantRecord& record = participant->record;
-      registry_.Report(record.index, e.seen, state_, epoch_, durable_batch_, now_);
+      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
       if (participant->durable) {
         out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port,
                                 e.instance});

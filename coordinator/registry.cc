@@ -103,8 +103,7 @@ void Registry::Durable(const ParticipantRecord& record) {
 }
 
 void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
-                      const RecoveredState& state, const Epoch& current,
-                      std::uint64_t durable_batch, RunningMs now) {
+                      const RecoveredState& state, const Life& life, RunningMs now) {
   Participant& participant = at(index);
   participant.heard = true;
   participant.heard_at = now;
@@ -125,9 +124,9 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
   const auto& discarded = participant.record.discarded;
   if (discarded.epoch == seen.epoch && seen.position <= discarded.position) return;
 
-  if (seen.epoch == current) {
-    if (seen.position > durable_batch) {
-      contradict("this epoch is durable up to batch " + std::to_string(durable_batch));
+  if (seen.epoch == life.epoch) {
+    if (seen.position > life.durable_batch) {
+      contradict("this epoch is durable up to batch " + std::to_string(life.durable_batch));
     }
     return;
   }

@@ -49,10 +49,16 @@ class Registry {
   ParticipantRecord Bind(ParticipantRecord asked);
   void Durable(const ParticipantRecord& record);
 
+  // This life: its epoch, where the log ended when it began, and what is durable now.
+  struct Life {
+    Epoch epoch;
+    std::uint64_t previous_end = 0;
+    std::uint64_t durable_batch = 0;
+  };
   // Compares what a participant saw of this log with the log (law L7d). `state` names the ends
-  // of past epochs, `current` and `durable_batch` are this life's.
+  // of past epochs.
   void Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
-              const Epoch& current, std::uint64_t durable_batch, RunningMs now);
+              const Life& life, RunningMs now);
   // The same of a prepared branch it holds: its id was handed out once (law L7d).
   void ReportBranch(ParticipantIndex index, const LocalId& id, const RecoveredState& state,
                     const Epoch& current);
