@@ -135,7 +135,7 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
     // Until this life's epoch is durable, the one before ends where the log did when it was
     // opened; nothing has become durable since (law L7d).
     const std::uint64_t end =
-        i + 1 == epochs.size() ? durable_batch : epochs[i + 1].previous_end;
+        i + 1 == epochs.size() ? life.previous_end : epochs[i + 1].previous_end;
     if (seen.position > end) {
       contradict("this log ends that epoch at batch " + std::to_string(end));
     }
