@@ -1,0 +1,82 @@
+// Law L7c at the participant.
+#include <gtest/gtest.h>
+
+#include "participant/epoch_fence.h"
+#include "tests/simulation/sim_resource_manager.h"
+
+namespace troth {
+namespace {
+
+class ManualClock : public Clock {
+ public:
+  std::int64_t NowNs() override { return now_ms * 1'000'000; }
+  std::int64_t WallUnixMs() override { return now_ms; }
+  std::int64_t now_ms = 1'000'000;
+};
+
+constexpr char kMain[] = "main-0123456789ab";
+
+struct FenceTest : testing::Test {
+  SimDatabase database{{"7", 5}};
+  SimResourceManager manager{&database};
+  ManualClock clock;
+};
+
+TEST_F(FenceTest, LowerEpochsAreRefused) {
+  EpochFence fence(&manager, &clock);
+  EXPECT_FALSE(fence.Check({kMain, 3, 7, 10}));
+  EXPECT_FALSE(fence.Check({kMain, 4, 8, 11}));
+  const auto stale = fence.Check({kMain, 3, 7, 12});
+  ASSERT_TRUE(stale.has_value());
+  EXPECT_EQ(stale->reason, Refused::kStaleEpoch);
+  EXPECT_FALSE(fence.Check({"other-0123456789ab", 1, 1, 1})) << "each coordinator has its own";
+  EXPECT_EQ(fence.Seen(kMain)->epoch, 4u);
+}
+
+TEST_F(FenceTest, ANewEpochIsKnownAfterARestart) {
+  {
+    EpochFence fence(&manager, &clock);
+    fence.Check({kMain, 4, 8, 11});
+  }
+  EpochFence fence(&manager, &clock);
+  ASSERT_TRUE(fence.Load().ok());
+  EXPECT_TRUE(fence.Check({kMain, 3, 7, 12}).has_value());
+}
+
+TEST_F(FenceTest, PositionsGrowAndAreWrittenOnceASecond) {
+  EpochFence fence(&manager, &clock);
+  fence.Check({kMain, 4, 8, 11});
+  fence.Check({kMain, 4, 8, 50});
+  fence.Check({kMain, 4, 8, 40});
+  EXPECT_EQ(fence.Seen(kMain)->position, 50u);
+  EXPECT_EQ((*manager.LoadSeen())[0].position, 11u);
+  fence.Tick();
+  EXPECT_EQ((*manager.LoadSeen())[0].position, 50u);
+  fence.Check({kMain, 4, 8, 60});
+  clock.now_ms += 999;
+  fence.Tick();
+  EXPECT_EQ((*manager.LoadSeen())[0].position, 50u);
+  clock.now_ms += 1;
+  fence.Tick();
+  EXPECT_EQ((*manager.LoadSeen())[0].position, 60u);
+}
+
+TEST_F(FenceTest, AnEpochThatTheDatabaseCouldNotTakeIsWrittenLater) {
+  EpochFence fence(&manager, &clock);
+  database.SetAway(true);
+  fence.Check({kMain, 4, 8, 11});
+  database.SetAway(false);
+  fence.Tick();
+  ASSERT_EQ((*manager.LoadSeen()).size(), 1u);
+}
+
+TEST_F(FenceTest, TwoEpochsOfOneNumberKeepWhatWasSeenFirst) {
+  EpochFence fence(&manager, &clock);
+  fence.Check({kMain, 4, 8, 90});
+  EXPECT_FALSE(fence.Check({kMain, 4, 9, 20})) << "best effort: not refused";
+  EXPECT_EQ(fence.Seen(kMain)->epoch_random, 8u);
+  EXPECT_EQ(fence.Seen(kMain)->position, 90u);
+}
+
+}  // namespace
+}  // namespace troth
