@@ -29,6 +29,8 @@ enum class Refused {
   kApplication = 20,
 };
 
+// Its own inline namespace: the coordinator has a Refusal too, and the simulator links both.
+inline namespace of_participant {
 struct Refusal {
   Refused reason = Refused::kInvalid;
   // For people: names the thing, the reason and what to do.
@@ -38,6 +40,7 @@ struct Refusal {
   // PostgreSQL's SQLSTATE, empty where none is known.
   std::string sqlstate;
 };
+}  // namespace of_participant
 
 // A T, or the Refusal to give one: surely nothing was done, or it was undone.
 template <typename T>
