@@ -147,7 +147,11 @@ void CommitProtocol::OnDurable(const Undurable& u) {
     } else if (!u.instance.empty()) {  // an enrolment
       out_->push_back(Connect{record->index, record->name, record->peer_host, record->peer_port,
                               u.instance});
-      if (u.token != 0) out_->push_back(ReplyEnrolled{u.token, record->name, record->index});
+      if (const std::string& why = registry_.at(record->index).contradiction; !why.empty()) {
+        Refuse(u.token, Reason::kNotServing, why, true);
+      } else if (u.token != 0) {
+        out_->push_back(ReplyEnrolled{u.token, record->name, record->index});
+      }
       return;
     }
     if (u.token != 0) out_->push_back(ReplyDone{u.token});
@@ -353,7 +357,10 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       Registry::Participant* participant = registry_.Find(e.participant.name);
       const ParticipantRecord& record = participant->record;
       registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
-      if (participant->durable) {
+      if (!participant->contradiction.empty()) {
+        // Not taken in: it goes on telling, also after a restart of ours (law L7d).
+        Refuse(e.token, Reason::kNotServing, participant->contradiction, true);
+      } else if (participant->durable) {
         out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port,
                                 e.instance});
         out_->push_back(ReplyEnrolled{e.token, record.name, record.index});

@@ -192,12 +192,13 @@ Status CoordinatorLink::Enrol(Line* line) {
                                       std::to_string(wire::g_troth_constants.PROTOCOL_VERSION));
   }
   const wire::Sender& sender = enrolled.sender;
-  if (std::optional<Refusal> stale = fence_->Check(
-          {sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
-           static_cast<std::uint32_t>(sender.epoch_random),
-           static_cast<std::uint64_t>(sender.position)})) {
+  const SeenCoordinator speaker{sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
+                                static_cast<std::uint32_t>(sender.epoch_random),
+                                static_cast<std::uint64_t>(sender.position)};
+  if (std::optional<Refusal> stale = fence_->Check(speaker)) {
     return Status(Code::kRefused, stale->message);
   }
+  fence_->Told(speaker);
   MutexLock lock(&mutex_);
   coordinator_ = sender.coordinator;
   secret_ = enrolled.secret;

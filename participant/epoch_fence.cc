@@ -17,7 +17,7 @@ Status EpochFence::Load() {
   if (!rows.ok()) return rows.status();
   MutexLock lock(&mutex_);
   for (const SeenCoordinator& seen : *rows) {
-    entries_[seen.coordinator] = Entry{seen, seen.position, seen.epoch};
+    entries_[seen.coordinator] = Entry{seen, std::nullopt, seen.position, seen.epoch};
   }
   return OkStatus();
 }
@@ -26,30 +26,49 @@ std::optional<Refusal> EpochFence::Check(const SeenCoordinator& sender) {
   {
     MutexLock lock(&mutex_);
     Entry& entry = entries_[sender.coordinator];
-    SeenCoordinator& seen = entry.seen;
-    if (sender.epoch < seen.epoch) {
-      return Refusal{Refused::kStaleEpoch,
-                     "coordinator " + sender.coordinator + " has begun epoch " +
-                         std::to_string(seen.epoch) + "; a sender of epoch " +
-                         std::to_string(sender.epoch) + " must not decide any more",
-                     false, ""};
-    }
-    if (sender.epoch == seen.epoch) {
-      // Two epochs with one number come of a restored log. What was seen first is kept, so that
-      // the coordinator learns of it.
-      if (sender.epoch_random == seen.epoch_random && sender.position > seen.position) {
-        seen.position = sender.position;
-      }
-      return std::nullopt;
-    }
-    // Positions run on over epochs. A lower one is what a cut log looks like: reported with the
-    // epoch that it was seen in, until the coordinator has been told and has begun another.
-    seen = sender;
-    entry.stored_epoch = sender.epoch;
-    entry.stored_position = sender.position;
+    if (std::optional<Refusal> stale = entry.Take(sender)) return stale;
+    if (entry.untold || entry.stored_epoch == entry.seen.epoch) return std::nullopt;
+    entry.stored_epoch = entry.seen.epoch;
+    entry.stored_position = entry.seen.position;
   }
-  Store(sender);
+  Store(sender);  // the first that was ever heard of this coordinator
   return std::nullopt;
+}
+
+std::optional<Refusal> EpochFence::Entry::Take(const SeenCoordinator& sender) {
+  if (sender.epoch < seen.epoch) {
+    return Refusal{Refused::kStaleEpoch,
+                   "coordinator " + sender.coordinator + " has begun epoch " +
+                       std::to_string(seen.epoch) + "; a sender of epoch " +
+                       std::to_string(sender.epoch) + " must not decide any more",
+                   false, ""};
+  }
+  if (sender.epoch == seen.epoch) {
+    // Two epochs with one number come of a restored log. What was seen first is kept, so that
+    // the coordinator learns of it.
+    if (sender.epoch_random == seen.epoch_random && sender.position > seen.position) {
+      seen.position = sender.position;
+    }
+    return std::nullopt;
+  }
+  if (!untold && seen.epoch != 0) untold = seen;
+  seen = sender;
+  return std::nullopt;
+}
+
+void EpochFence::Told(const SeenCoordinator& sender) {
+  SeenCoordinator now;
+  {
+    MutexLock lock(&mutex_);
+    Entry& entry = entries_[sender.coordinator];
+    if (entry.seen.epoch != sender.epoch || entry.seen.epoch_random != sender.epoch_random) return;
+    if (!entry.untold && entry.stored_epoch == entry.seen.epoch) return;
+    entry.untold.reset();
+    entry.stored_epoch = entry.seen.epoch;
+    entry.stored_position = entry.seen.position;
+    now = entry.seen;
+  }
+  Store(now);
 }
 
 void EpochFence::Store(const SeenCoordinator& seen) {
@@ -62,13 +81,13 @@ std::optional<SeenCoordinator> EpochFence::Seen(const std::string& coordinator) 
   MutexLock lock(&mutex_);
   const auto found = entries_.find(coordinator);
   if (found == entries_.end()) return std::nullopt;
-  return found->second.seen;
+  return found->second.told();
 }
 
 std::map<std::string, SeenCoordinator> EpochFence::All() const {
   MutexLock lock(&mutex_);
   std::map<std::string, SeenCoordinator> all;
-  for (const auto& [name, entry] : entries_) all.emplace(name, entry.seen);
+  for (const auto& [name, entry] : entries_) all.emplace(name, entry.told());
   return all;
 }
 
@@ -80,7 +99,7 @@ void EpochFence::Tick() {
     if (now - stored_ms_ < kStoreEveryMs) return;
     stored_ms_ = now;
     for (auto& [name, entry] : entries_) {
-      if (entry.seen.epoch == 0 || (entry.seen.position == entry.stored_position &&
+      if (entry.seen.epoch == 0 || entry.untold || (entry.seen.position == entry.stored_position &&
                                     entry.seen.epoch == entry.stored_epoch)) {
         continue;
       }

@@ -24,11 +24,15 @@ class EpochFence {
   Status Load();
 
   // nullopt: the sender is of the highest epoch seen, or of a higher one; what it says is taken
-  // in. A new epoch is durable before this returns (if the database can be reached; best
-  // effort, and said so). Otherwise STALE_EPOCH.
+  // in. Otherwise STALE_EPOCH. What was seen in the epoch before stays what Seen says, and what
+  // is stored, until that has been told to the new epoch (Told): a coordinator that begins an
+  // epoch on a log cut short must hear of what it lost, whoever speaks first (law L7d).
   std::optional<Refusal> Check(const SeenCoordinator& sender);
+  // The coordinator took what Seen said into account, and goes on: it answered an enrolment.
+  // The new epoch is durable on return (if the database can be reached; best effort).
+  void Told(const SeenCoordinator& sender);
 
-  // What is known of a coordinator, to be told at enrolment.
+  // What is to be told at enrolment and with inquiries.
   std::optional<SeenCoordinator> Seen(const std::string& coordinator) const;
   // Of all of them; for a coordinator whose name is not known yet.
   std::map<std::string, SeenCoordinator> All() const;
@@ -39,6 +43,9 @@ class EpochFence {
  private:
   struct Entry {
     SeenCoordinator seen;
+    std::optional<SeenCoordinator> untold;  // of the epoch before
+    std::optional<Refusal> Take(const SeenCoordinator& sender);
+    const SeenCoordinator& told() const { return untold ? *untold : seen; }
     std::uint64_t stored_position = 0;
     std::uint32_t stored_epoch = 0;
   };

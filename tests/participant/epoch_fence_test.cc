@@ -30,6 +30,7 @@ TEST_F(FenceTest, LowerEpochsAreRefused) {
   ASSERT_TRUE(stale.has_value());
   EXPECT_EQ(stale->reason, Refused::kStaleEpoch);
   EXPECT_FALSE(fence.Check({"other-0123456789ab", 1, 1, 1})) << "each coordinator has its own";
+  fence.Told({kMain, 4, 8, 11});
   EXPECT_EQ(fence.Seen(kMain)->epoch, 4u);
 }
 
@@ -41,6 +42,28 @@ TEST_F(FenceTest, ANewEpochIsKnownAfterARestart) {
   EpochFence fence(&manager, &clock);
   ASSERT_TRUE(fence.Load().ok());
   EXPECT_TRUE(fence.Check({kMain, 3, 7, 12}).has_value());
+}
+
+// A coordinator whose log was cut begins an epoch, and speaks first: it must still hear what was
+// seen of the epoch before, also from a participant that was restarted in between.
+TEST_F(FenceTest, WhatWasSeenBeforeIsKeptUntilTold) {
+  {
+    EpochFence fence(&manager, &clock);
+    fence.Check({kMain, 3, 7, 100});
+    fence.Check({kMain, 4, 8, 50});
+    EXPECT_EQ(fence.Seen(kMain)->epoch, 3u);
+    EXPECT_EQ(fence.Seen(kMain)->position, 100u);
+    clock.now_ms += 5'000;
+    fence.Tick();
+  }
+  EpochFence fence(&manager, &clock);
+  ASSERT_TRUE(fence.Load().ok());
+  EXPECT_EQ(fence.Seen(kMain)->position, 100u);
+  fence.Check({kMain, 4, 8, 51});
+  EXPECT_EQ(fence.Seen(kMain)->epoch, 3u);
+  fence.Told({kMain, 4, 8, 51});
+  EXPECT_EQ(fence.Seen(kMain)->epoch, 4u);
+  EXPECT_EQ((*manager.LoadSeen())[0].epoch, 4u);
 }
 
 TEST_F(FenceTest, PositionsGrowAndAreWrittenOnceASecond) {
