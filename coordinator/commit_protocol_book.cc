@@ -357,15 +357,18 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       Registry::Participant* participant = registry_.Find(e.participant.name);
       const ParticipantRecord& record = participant->record;
       registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
-      if (!participant->contradiction.empty()) {
-        // Not taken in: it goes on telling, also after a restart of ours (law L7d).
-        Refuse(e.token, Reason::kNotServing, participant->contradiction, true);
-      } else if (participant->durable) {
-        out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port,
-                                e.instance});
+      if (!participant->durable) {
+        Append(record, /*force=*/true, e.token, e.instance);
+        return;
+      }
+      // What is decided is delivered, whatever is suspected.
+      out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port,
+                              e.instance});
+      if (participant->contradiction.empty()) {
         out_->push_back(ReplyEnrolled{e.token, record.name, record.index});
       } else {
-        Append(record, /*force=*/true, e.token, e.instance);
+        // Not taken in: it goes on telling, also after a restart of ours (law L7d).
+        Refuse(e.token, Reason::kNotServing, participant->contradiction, true);
       }
       return;
     }
