@@ -1,0 +1,253 @@
+"""Connections to one PostgreSQL database: how they are opened, what is learnt from them, and a
+bounded set of them. A connection never reconnects. Knows no branch."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+from troth.participant.evidence import LogMemory, parse_lsn
+from troth.participant.values import (
+    DatabaseIdentity, LogPoint, Refusal, Refused, Unavailable)
+
+_Connection = psycopg2.extensions.connection
+_OPEN_TIMEOUT_S = 2  # libpq's smallest
+_DEFAULTS = {"connect_timeout": _OPEN_TIMEOUT_S, "keepalives_idle": 5, "keepalives_interval": 5,
+             "keepalives_count": 3, "tcp_user_timeout": 10_000}
+
+# The control file lags after a promotion; the name of the present WAL file does not.
+_GREETING = """
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
+ (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::bigint,
+ pg_catalog.pg_is_in_recovery(),
+ CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
+  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,
+ CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
+  pg_catalog.pg_current_wal_lsn()::text END"""
+_BOUNDARIES = frozenset(("BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION",
+                         "COMMIT PREPARED", "ROLLBACK PREPARED"))
+
+
+def connection_lost(sqlstate: str) -> bool:
+    """57P01-05: shutdown, crash, starting up, database dropped, idle session; 25P03: idle in
+    transaction; all end the session. Empty: libpq's own word."""
+    return (not sqlstate or sqlstate.startswith("08") or
+            sqlstate in ("25P03", "57P01", "57P02", "57P03", "57P04", "57P05"))
+
+
+def refusal_of(sqlstate: str, message: str) -> Refusal:
+    """Decided by SQLSTATE; the message is only passed on."""
+    message = message.strip()
+    if connection_lost(sqlstate) or sqlstate == "53300":
+        return Refusal(Refused.DATABASE_UNAVAILABLE,
+                       message or "the connection to the database was lost", True, sqlstate)
+    if sqlstate in ("40001", "40P01", "55P03", "57014"):
+        return Refusal(Refused.CONFLICT, message, True, sqlstate)
+    if sqlstate.startswith("53"):
+        # 53200 at PREPARE: no free slot among max_prepared_transactions; disk full, memory.
+        return Refusal(Refused.OVERLOADED, message, True, sqlstate)
+    return Refusal(Refused.DATABASE, message, False, sqlstate)
+
+
+def sqlstate_of(error: psycopg2.Error) -> str:
+    return error.pgcode or ""
+
+
+def message_of(error: psycopg2.Error) -> str:
+    primary = error.diag.message_primary if error.diag is not None else None
+    return (primary or str(error)).strip()
+
+
+class BranchCursor(psycopg2.extensions.cursor):
+    """Notes what the application's statements said they were."""
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # pylint: disable=redefined-builtin
+        try:
+            super().execute(query, vars)
+        finally:
+            self.connection.note(self.statusmessage)
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        try:
+            super().executemany(query, vars_list)
+        finally:
+            self.connection.note(self.statusmessage)
+
+
+def _not_yours(*_: Any, **__: Any) -> Any:
+    raise psycopg2.ProgrammingError(
+        "the boundaries of a branch belong to its coordinator, not to its work")
+
+
+class PgConnection(_Connection):
+    """A connection as application code sees it: no commit, no rollback, no reset."""
+
+    commit = rollback = reset = set_session = set_isolation_level = _not_yours
+    tpc_begin = tpc_prepare = tpc_commit = tpc_rollback = tpc_recover = _not_yours
+    autocommit = property(lambda self: True, _not_yours)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.boundary_tag = ""
+        self.point = LogPoint()
+        self.identity = DatabaseIdentity("", 0)
+        self.address = ""
+        self.used = False
+        self.cursor_factory = BranchCursor
+
+    def note(self, tag: str | None) -> None:
+        if tag in _BOUNDARIES and not self.boundary_tag:
+            self.boundary_tag = tag
+
+    def run(self, sql: str, parameters: tuple | None = None) -> psycopg2.extensions.cursor:
+        """One statement of ours; the cursor has its rows and its command tag."""
+        cursor = self.cursor(cursor_factory=psycopg2.extensions.cursor)
+        cursor.execute(sql, parameters)
+        return cursor
+
+    @property
+    def alive(self) -> bool:
+        return not self.closed
+
+    def still_alive(self) -> bool:
+        """As alive, after a look at the socket: what waits there on an idle connection is its
+        end, or a reason to take another."""
+        if self.closed:
+            return False
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN | select.POLLRDHUP)
+        return not poller.poll(0)
+
+    def drop(self) -> None:
+        """Ends it. The server rolls back what was open when it notices."""
+        _Connection.close(self)
+
+
+class Acquaintance:
+    """What all connections of one database share: how they are opened, what was learnt from
+    them, and whether the acquaintance was ever interrupted. Thread-safe."""
+
+    def __init__(self, conninfo: str, application_name: str) -> None:
+        self._options = {**_DEFAULTS, "fallback_application_name": application_name,
+                         **psycopg2.extensions.parse_dsn(conninfo)}
+        self._lock = threading.Lock()
+        self._current = 1
+        self._identity: DatabaseIdentity | None = None
+        self.memory = LogMemory()
+
+    @property
+    def current(self) -> int:
+        """Changes at each interruption."""
+        with self._lock:
+            return self._current
+
+    @property
+    def identity(self) -> DatabaseIdentity | None:
+        with self._lock:
+            return self._identity
+
+    def interrupted(self) -> None:
+        """A connection was lost: the database may have restarted, or be another one."""
+        with self._lock:
+            self._current += 1
+
+    def open(self) -> PgConnection:
+        """A new connection that has greeted. Raises Unavailable: also for a standby, and for a
+        database other than the first one met."""
+        known = self.memory.snapshot()
+        try:
+            connection = psycopg2.connect(connection_factory=PgConnection, **self._options)
+            _Connection.autocommit.__set__(connection, True)
+            row = connection.run(_GREETING).fetchone()
+        except psycopg2.Error as error:
+            self.interrupted()
+            raise Unavailable(message_of(error)) from None
+        connection.address = f"{connection.info.host}:{connection.info.port}"
+        connection.identity = DatabaseIdentity(row[0], row[1])
+        if row[2]:
+            connection.drop()
+            self.interrupted()
+            raise Unavailable(
+                f"the database at {connection.address} is a standby: it can neither work nor "
+                "prepare. Point the participant at the primary, or promote this one "
+                "(SELECT pg_promote())")
+        connection.point = LogPoint(int(row[3][:8], 16), parse_lsn(row[4]))
+        with self._lock:
+            first = self._identity = self._identity or connection.identity
+        if first != connection.identity:
+            connection.drop()
+            raise Unavailable(f"the database at {connection.address} is another one now: "
+                              f"{connection.identity}; it was {first}")
+        if not self.memory.observe(connection.point, known):
+            self.interrupted()
+        return connection
+
+
+class ConnectionPool:
+    """Thread-safe."""
+
+    def __init__(self, acquaintance: Acquaintance, limit: int) -> None:
+        self._acquaintance = acquaintance
+        self._limit = limit
+        self._returned = threading.Condition()
+        self._idle: list[PgConnection] = []
+        self._taken = 0
+        self._closed = False
+
+    def take(self, wait_ms: int) -> PgConnection:
+        """An idle connection or a new one. Raises Refusal: OVERLOADED when all are out for
+        `wait_ms`, DATABASE_UNAVAILABLE when none can be made."""
+        until = time.monotonic() + wait_ms / 1000
+        with self._returned:
+            while True:
+                while self._idle:
+                    connection = self._idle.pop()
+                    if connection.still_alive():
+                        self._taken += 1
+                        return connection
+                    connection.drop()
+                    self._acquaintance.interrupted()
+                if self._taken < self._limit:
+                    break
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise Refusal(Refused.OVERLOADED, f"all {self._limit} connections to the "
+                                  "database are in use (pool_size)", True)
+                self._returned.wait(left)
+            self._taken += 1
+        try:
+            return self._acquaintance.open()
+        except Unavailable as error:
+            self.give_back(None)
+            raise Refusal(Refused.DATABASE_UNAVAILABLE, str(error), True) from None
+        except BaseException:
+            self.give_back(None)
+            raise
+
+    def give_back(self, connection: PgConnection | None) -> None:
+        """None gives back the place of a connection that is gone."""
+        with self._returned:
+            self._taken -= 1
+            if connection is not None:
+                if self._closed:
+                    connection.drop()
+                else:
+                    self._idle.append(connection)
+            self._returned.notify()
+
+    @property
+    def taken(self) -> int:
+        with self._returned:
+            return self._taken
+
+    def close(self) -> None:
+        """Idle connections end now, the others when they come back."""
+        with self._returned:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().drop()

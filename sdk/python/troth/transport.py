@@ -1,0 +1,319 @@
+"""Thrift on a socket as the contract wants it (thrift/troth.thrift): framed, compact, frames of
+at most 1 MiB both ways, deadlines, listeners with limits. Knows no service."""
+
+from __future__ import annotations
+
+import io
+import logging
+import select
+import socket
+import struct
+import threading
+import time
+from typing import Any, Callable
+
+from thrift.protocol.TCompactProtocol import TCompactProtocolAcceleratedFactory
+from thrift.transport.TTransport import CReadableTransport, TTransportBase, TTransportException
+
+log = logging.getLogger("troth")
+
+MAX_FRAME_BYTES = 1 << 20
+_SEND_TIMEOUT_S = 10.0
+_PROTOCOL = TCompactProtocolAcceleratedFactory(
+    string_length_limit=MAX_FRAME_BYTES, container_length_limit=MAX_FRAME_BYTES, fallback=True)
+
+
+class FramedSocket(TTransportBase, CReadableTransport):
+    """One connection. A message is one frame: a message that wants more than its frame holds is
+    an error, never a wait. Used by one thread at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._in = io.BytesIO()
+        self._replies = 0  # frames that the present message may still ask for
+        self._until: float | None = None
+        self.sent = False  # a whole frame went out since somebody set this to False
+
+    # Time ---------------------------------------------------------------------------------
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """For all that follows, together; None: no limit."""
+        self._until = None if seconds is None else time.monotonic() + seconds
+
+    def _arm(self) -> None:
+        if self._until is None:
+            self._socket.settimeout(None)
+            return
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TTransportException(TTransportException.TIMED_OUT, "timed out")
+        self._socket.settimeout(left)
+
+    # Frames -------------------------------------------------------------------------------
+
+    def _receive(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            self._arm()
+            try:
+                chunk = self._socket.recv(min(size - len(data), 1 << 16))
+            except socket.timeout as error:
+                raise TTransportException(TTransportException.TIMED_OUT, "timed out") from error
+            except OSError as error:
+                raise TTransportException(TTransportException.NOT_OPEN, str(error)) from error
+            if not chunk:
+                raise TTransportException(TTransportException.END_OF_FILE,
+                                          "the connection was closed")
+            data += chunk
+        return bytes(data)
+
+    def receive_frame(self) -> None:
+        """Waits for a whole frame. TTransportException: none came, or one that is too large."""
+        size = struct.unpack(">i", self._receive(4))[0]
+        if not 0 < size <= MAX_FRAME_BYTES:
+            raise TTransportException(TTransportException.UNKNOWN,
+                                      f"a frame of {size} bytes; at most {MAX_FRAME_BYTES} are taken")
+        self._in = io.BytesIO(self._receive(size))
+
+    def flush(self) -> None:
+        data = b"".join(self._out)
+        self._out, self._out_bytes = [], 0
+        if len(data) > MAX_FRAME_BYTES:
+            raise TTransportException(TTransportException.UNKNOWN,
+                                      f"a frame of {len(data)} bytes; at most {MAX_FRAME_BYTES} are taken")
+        self._arm()
+        try:
+            self._socket.sendall(struct.pack(">i", len(data)) + data)
+        except socket.timeout as error:
+            raise TTransportException(TTransportException.TIMED_OUT, "timed out") from error
+        except OSError as error:
+            raise TTransportException(TTransportException.NOT_OPEN, str(error)) from error
+        self.sent = True
+        self._replies = 1
+
+    # What Thrift asks for ----------------------------------------------------------------
+
+    def _next_frame(self) -> None:
+        if self._replies == 0:
+            raise TTransportException(TTransportException.END_OF_FILE,
+                                      "the message ends in the middle")
+        self._replies = 0
+        self.receive_frame()
+
+    def read(self, sz: int) -> bytes:
+        data = self._in.read(sz)
+        if data or sz == 0:
+            return data
+        self._next_frame()
+        return self._in.read(sz)
+
+    @property
+    def cstringio_buf(self) -> io.BytesIO:
+        return self._in
+
+    def cstringio_refill(self, partialread: bytes, reqlen: int) -> io.BytesIO:
+        if partialread:
+            raise TTransportException(TTransportException.END_OF_FILE,
+                                      "the message ends in the middle")
+        self._next_frame()
+        return self._in
+
+    def write(self, buf: bytes) -> None:
+        self._out.append(bytes(buf))
+        self._out_bytes += len(buf)
+        if self._out_bytes > MAX_FRAME_BYTES:
+            self._out, self._out_bytes = [], 0
+            raise TTransportException(TTransportException.UNKNOWN,
+                                      f"a message of more than {MAX_FRAME_BYTES} bytes")
+
+    def isOpen(self) -> bool:  # noqa: N802, Thrift's name
+        return self._socket.fileno() >= 0
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._socket.close()
+
+    # Beyond Thrift -----------------------------------------------------------------------
+
+    def quiet(self) -> bool:
+        """Alive and nothing on its way, as far as the socket knows: fit to be used again."""
+        if self._socket.fileno() < 0:
+            return False
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN | select.POLLRDHUP)
+        return not poller.poll(0)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+
+def protocol_on(transport: FramedSocket) -> Any:
+    return _PROTOCOL.getProtocol(transport)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port`; ValueError for anything else."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"'{address}' is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def connect(host: str, port: int, timeout_s: float) -> FramedSocket:
+    """Raises OSError."""
+    sock = socket.create_connection((host, port), timeout=max(timeout_s, 0.001))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return FramedSocket(sock)
+
+
+class Listener:
+    """One Thrift service on one port, a thread per connection. Beyond `max_connections` it
+    stops accepting; a connection silent for `idle_ms` is closed."""
+
+    def __init__(self, what: str, host: str, port: int, processor: Any, *,
+                 max_connections: int = 256, idle_ms: int = 300_000,
+                 wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+        self._what = what
+        self._address = (host, port)
+        self._processor = processor
+        self._idle_s = idle_ms / 1000
+        self._wrap = wrap
+        self._places = threading.Semaphore(max_connections)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._idle: set[socket.socket] = set()
+        self._busy: set[socket.socket] = set()
+        self._stopping = False
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Binds, listens, serves on threads of its own. OSError: the port is taken."""
+        host, port = self._address
+        try:
+            self._socket = socket.create_server((host, port), backlog=1024)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen for {self._what} on {host}:{port}: "
+                          f"{error.strerror}. Is the port taken? Choose another, or 0") from error
+        self._thread = threading.Thread(target=self._accept, name=f"troth {self._what}", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        assert self._socket is not None
+        return self._socket.getsockname()[1]
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Accepts no more, closes connections that wait for a request, lets calls under way end
+        for `grace_s`, closes the rest."""
+        with self._lock:
+            if self._stopping or self._socket is None:
+                return
+            self._stopping = True
+            for sock in self._idle:
+                _shut(sock)
+        _shut(self._socket)
+        self._places.release()
+        assert self._thread is not None
+        self._thread.join()
+        self._socket.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy, grace_s)
+            for sock in self._busy:
+                _shut(sock)
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        while True:
+            self._places.acquire()
+            try:
+                sock, _ = self._socket.accept()
+            except OSError as error:
+                self._places.release()
+                if self._stopping:
+                    return
+                log.warning("listener for %s: accept: %s", self._what, error)
+                time.sleep(0.05)  # out of descriptors, most likely: others must end first
+                continue
+            with self._lock:
+                stopping = self._stopping
+                self._idle.add(sock)
+            if stopping:
+                sock.close()
+                return
+            threading.Thread(target=self._serve, args=(sock,), daemon=True,
+                             name=f"troth {self._what} connection").start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        transport = None
+        try:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.settimeout(self._idle_s)
+            sock = self._wrap(raw) if self._wrap else raw
+            transport = FramedSocket(sock)
+            protocol = protocol_on(transport)
+            while True:
+                transport.set_timeout(self._idle_s)
+                transport.receive_frame()
+                if not self._turn(raw, busy=True):
+                    return
+                transport.set_timeout(None)
+                self._processor.process(protocol, _Answering(protocol, transport))
+                if not self._turn(raw, busy=False):
+                    return
+        except TTransportException:
+            pass  # ended, idle for too long, or too large a frame
+        except Exception as error:  # pylint: disable=broad-except
+            # What is no message of the contract ends the connection, and nothing else.
+            log.warning("listener for %s: closing a connection: %s: %s", self._what,
+                        type(error).__name__, error)
+        finally:
+            with self._changed:
+                self._idle.discard(raw)
+                self._busy.discard(raw)
+                self._changed.notify_all()
+            if transport is not None:
+                transport.close()
+            raw.close()
+            self._places.release()
+
+    def _turn(self, sock: socket.socket, *, busy: bool) -> bool:
+        """Notes whether a call is under way; False: we stop."""
+        with self._changed:
+            (self._idle if busy else self._busy).discard(sock)
+            if self._stopping:
+                self._changed.notify_all()
+                return False
+            (self._busy if busy else self._idle).add(sock)
+            return True
+
+
+class _Answering:
+    """The protocol of a reply: its time begins when it is sent, not when the call came."""
+
+    def __init__(self, protocol: Any, transport: FramedSocket) -> None:
+        self._protocol = protocol
+        self.trans = self
+        self._transport = transport
+
+    def flush(self) -> None:
+        self._transport.set_timeout(_SEND_TIMEOUT_S)
+        self._transport.flush()
+
+    def write(self, buf: bytes) -> None:
+        self._transport.write(buf)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
