@@ -162,7 +162,16 @@ RunningMs Coordinator::NextTimer() const {
   return next_timer_;
 }
 
-void Coordinator::Tick() { Submit(std::vector<Event>(1, TimePassed{Now(), clock_->WallUnixMs()})); }
+void Coordinator::Tick() {
+  MutexLock lock(&mutex_);
+  if (running_) {
+    // Whoever leads tells the time too; asked again at once, this would fill waiting_.
+    idle_.Wait(&mutex_);
+    return;
+  }
+  waiting_.push_back(TimePassed{Now(), clock_->WallUnixMs()});
+  Run();
+}
 
 void Coordinator::Inspect(const std::function<void(const CommitProtocol&)>& look) {
   MutexLock lock(&mutex_);

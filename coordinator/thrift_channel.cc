@@ -230,6 +230,7 @@ void ThriftChannel::ReconnectLoop(Peer* peer) {
     peer->try_now = false;
     mutex_.Unlock();
     const bool connected = TryConnect(peer);
+    Tell();
     mutex_.Lock();
     if (connected) {
       ++stats_.reconnects;
@@ -296,7 +297,7 @@ bool ThriftChannel::TryConnect(Peer* peer) {
   peer->instance = instance;
   peer->up = true;
   LOG(INFO) << "participant '" << name << "' is up (instance " << instance << ")";
-  coordinator_->Submit(ParticipantUp{peer->index});
+  news_.push_back(ParticipantUp{peer->index});
   return true;
 }
 
@@ -311,7 +312,7 @@ void ThriftChannel::Drop(Peer* peer, const std::string& why) {
   peer->prepares.clear();
   peer->finishes.clear();
   peer->changed.NotifyAll();
-  coordinator_->Submit(ParticipantDown{peer->index});
+  news_.push_back(ParticipantDown{peer->index});
 }
 
 bool ThriftChannel::Up(ParticipantIndex participant) const {
@@ -340,8 +341,20 @@ void ThriftChannel::Send(const SendFinish& finish) {
 }
 
 void ThriftChannel::Push() {
-  MutexLock lock(&mutex_);
-  for (auto& [index, peer] : peers_) PushPeer(peer.get());
+  {
+    MutexLock lock(&mutex_);
+    for (auto& [index, peer] : peers_) PushPeer(peer.get());
+  }
+  Tell();
+}
+
+void ThriftChannel::Tell() {
+  std::vector<Event> news;
+  {
+    MutexLock lock(&mutex_);
+    news.swap(news_);
+  }
+  if (!news.empty()) coordinator_->Submit(std::move(news));
 }
 
 void ThriftChannel::PushPeer(Peer* peer) {
@@ -413,6 +426,7 @@ void ThriftChannel::Poll(std::int64_t timeout_ms) {
     for (auto& [index, peer] : peers_) PushPeer(peer.get());
   }
   if (!events.empty()) coordinator_->Submit(std::move(events));
+  Tell();
 }
 
 // Every answer names its transaction, and is one to the call that was made: anything else and
