@@ -53,10 +53,10 @@ std::uint64_t Acquaintance::current() const {
   return current_;
 }
 
-ConnectionPool::ConnectionPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up)
+PgPool::PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up)
     : acquaintance_(acquaintance), limit_(limit), set_up_(std::move(set_up)) {}
 
-Result<std::unique_ptr<PgConnection>> ConnectionPool::Take(std::chrono::milliseconds wait) {
+Result<std::unique_ptr<PgConnection>> PgPool::Take(std::chrono::milliseconds wait) {
   const auto deadline = std::chrono::steady_clock::now() + wait;
   {
     MutexLock lock(&mutex_);
@@ -83,7 +83,7 @@ Result<std::unique_ptr<PgConnection>> ConnectionPool::Take(std::chrono::millisec
   return status;
 }
 
-void ConnectionPool::GiveBack(std::unique_ptr<PgConnection> connection) {
+void PgPool::GiveBack(std::unique_ptr<PgConnection> connection) {
   {
     MutexLock lock(&mutex_);
     --taken_;
@@ -92,7 +92,7 @@ void ConnectionPool::GiveBack(std::unique_ptr<PgConnection> connection) {
   returned_.NotifyOne();
 }
 
-std::size_t ConnectionPool::taken() const {
+std::size_t PgPool::taken() const {
   MutexLock lock(&mutex_);
   return taken_;
 }

@@ -38,12 +38,12 @@ class Acquaintance {
 };
 
 // Thread-safe.
-class ConnectionPool {
+class PgPool {
  public:
   using Prepare = std::function<Status(PgConnection*)>;
 
   // `set_up` is run once on each new connection. `acquaintance` outlives the pool.
-  ConnectionPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up);
+  PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up);
 
   // A connection, idle or new. Waits at most `wait` for one to come back when all are out
   // (kOverloaded), and at most 2 s for the database to accept one (kUnavailable).

@@ -58,7 +58,7 @@ class PostgresResourceManager : public ResourceManager {
 
   const PostgresOptions options_;
   Acquaintance acquaintance_;
-  ConnectionPool pool_;
+  PgPool pool_;
   PostgresFinisher finisher_;
   Mutex desk_mutex_;
   std::unique_ptr<PgConnection> desk_ TROTH_GUARDED_BY(desk_mutex_);

@@ -82,7 +82,7 @@ Status PostgresSession::SetUp(PgConnection* connection) {
 }
 
 Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& options,
-                                                         ConnectionPool* pool,
+                                                         PgPool* pool,
                                                          Acquaintance* acquaintance) {
   const auto deadline = SteadyClock::now() + options.time_left;
   for (;;) {
@@ -116,7 +116,7 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
   }
 }
 
-PostgresSession::PostgresSession(const BeginOptions& options, ConnectionPool* pool,
+PostgresSession::PostgresSession(const BeginOptions& options, PgPool* pool,
                                  Acquaintance* acquaintance,
                                  std::unique_ptr<PgConnection> connection)
     : options_(options),

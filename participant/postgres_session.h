@@ -25,7 +25,7 @@ class PostgresSession : public Session {
   static Status SetUp(PgConnection* connection);
 
   // Opens a block. `pool` and `acquaintance` outlive the session.
-  static Granted<std::unique_ptr<Session>> Begin(const BeginOptions& options, ConnectionPool* pool,
+  static Granted<std::unique_ptr<Session>> Begin(const BeginOptions& options, PgPool* pool,
                                                  Acquaintance* acquaintance);
   ~PostgresSession() override;
 
@@ -43,7 +43,7 @@ class PostgresSession : public Session {
   std::optional<PrepareResult> PollPrepare();
 
  private:
-  PostgresSession(const BeginOptions& options, ConnectionPool* pool, Acquaintance* acquaintance,
+  PostgresSession(const BeginOptions& options, PgPool* pool, Acquaintance* acquaintance,
                   std::unique_ptr<PgConnection> connection);
   Granted<std::string> OpenBlock();
   void QueueCleaning();
@@ -52,7 +52,7 @@ class PostgresSession : public Session {
   void Drop();
 
   const BeginOptions options_;
-  ConnectionPool* const pool_;
+  PgPool* const pool_;
   Acquaintance* const acquaintance_;
   std::unique_ptr<PgConnection> connection_;
   const std::uint64_t known_as_;  // acquaintance when the block was opened
