@@ -29,7 +29,8 @@ class CheckArrowsTest(unittest.TestCase):
                 os.makedirs(os.path.dirname(os.path.join(root, path)), exist_ok=True)
                 with open(os.path.join(root, path), "w", encoding="utf-8") as file:
                     file.write(text)
-            run = subprocess.run([CHECK, "--root", root], capture_output=True, text=True, check=False)
+            run = subprocess.run([CHECK, "--root", root], capture_output=True, text=True,
+                                 check=False)
             return run.returncode, run.stdout + run.stderr
 
     def expect_broken(self, path, text, *words):
@@ -69,6 +70,11 @@ class CheckArrowsTest(unittest.TestCase):
 
     def test_a_header_that_is_not_there_is_named(self):
         self.expect_broken("recovery/wal.cc", '#include "recovery/gone.h"\n', "no such file")
+
+    def test_a_header_made_by_cmake_is_there(self):
+        code, said = self.check({"examples/schema.h.in": "",
+                                 "examples/x.cc": '#include "examples/schema.h"\n'})
+        self.assertEqual(code, 0, said)
 
     def test_an_empty_tree_is_no_success(self):
         with tempfile.TemporaryDirectory() as root:
