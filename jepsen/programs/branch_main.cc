@@ -31,7 +31,7 @@ DEFINE_int32(max_in_doubt, 200, "branches open or in doubt at once");
 DEFINE_string(port_file, "", "written when ready: JSON with pid and ports");
 DEFINE_bool(init, false, "make the tables in the database of --conninfo, and exit");
 DEFINE_int32(lists, 20000, "with --init: lists, numbered from 0");
-DEFINE_int32(registers, 20000, "with --init: registers, numbered from 0");
+DEFINE_int32(registers, 40000, "with --init: registers, numbered from 0");
 DEFINE_int32(accounts, 8, "with --init: accounts, numbered from 0");
 DEFINE_int64(balance, 100, "with --init: in each account");
 DEFINE_int32(rows, 64, "with --init: rows whose order of changes is kept, numbered from 0");

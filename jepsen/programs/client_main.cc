@@ -34,6 +34,7 @@ constexpr char kUsage[] =
     "FLAGS: a word or several: read-only, early (the last work of each participant is marked as\n"
     "its last). Each [PARTICIPANT, STEPS] is one piece of work. The answer:\n"
     "\n"
+    "  [WORKER, \"begun\", ID]       (txn; so that a client that dies leaves the id)\n"
     "  [WORKER, \"ok\" | \"fail\" | \"info\", ID, [RESULT, ...], WORDS]\n"
     "\n"
     "txn: fail is surely not done, now or ever; info is: nobody could tell. RESULT is a list of\n"
@@ -115,6 +116,7 @@ Json RunTxn(Client& client, const Json& request) {
                   "begin: " + std::string(transaction.status().message()));
   }
   const std::string id = transaction->id();
+  Say(Json::array({request.at(0), "begun", id}));
   Json results = Json::array();
   const Status worked =
       DoWork(*transaction, request.at(6), flags.find("early") != flags.npos, &results);

@@ -1,0 +1,1 @@
+"""The fault-test harness: real processes and databases, faults, histories."""

@@ -1,0 +1,224 @@
+"""The cluster under test: a coordinator, participants with a PostgreSQL server each, clients;
+every one on a node of its own.  Knows how they are started, not what is done to them.
+"""
+
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+
+from .clients import Client
+from .database import PORT, Database
+from .disk import Disk
+from .network import Network
+from .process import Process
+
+CLIENT_PORT, PEER_PORT, ADMIN_PORT = 7711, 7712, 7713
+WORK_PORT, BRANCH_PEER_PORT = 7721, 7722
+PROXY_PORT = 5433
+
+
+class Options:
+    """What a cluster is made of.  `disks`: names whose data gets a disk of its own (the
+    coordinator's `c`, servers' `d1`...).  `proxied`: participants that reach their server
+    through a proxy.  `clock_file`: processes take their wall clock's offset from that file."""
+
+    def __init__(self, bin_dir, logs, participants=3, clients=2, disks=(), proxied=(), clocks=False,
+                 coordinator_flags=(), participant_flags=(), preload=None):
+        self.bin = pathlib.Path(bin_dir).resolve()
+        self.logs = pathlib.Path(logs)
+        self.participants = participants
+        self.clients = clients
+        self.disks = set(disks)
+        self.proxied = set(proxied)
+        self.clocks = clocks
+        self.coordinator_flags = list(coordinator_flags)
+        self.participant_flags = list(participant_flags)
+        self.preload = preload
+
+
+class Cluster:
+    """Started by `start`, ended by `stop`, also after a failure of start."""
+
+    def __init__(self, options):
+        self.options = options
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix='troth-jepsen-', dir='/tmp'))
+        self.directory.chmod(0o755)
+        self.network = Network()
+        self.disks = {}
+        self.coordinator = None
+        self.participants = {}    # name -> Process
+        self.databases = {}       # participant's name -> Database
+        self.clients = []
+        self.proxies = {}         # participant's name -> Process
+        self.clock_files = {}
+
+    # Life -------------------------------------------------------------------------------
+
+    def start(self):
+        add, count = self.network.add, self.options.participants
+        c = add('c', '10.77.0.1')
+        for i in range(1, count + 1):
+            add(f'p{i}', f'10.77.1.{i}')
+            add(f'd{i}', f'10.77.2.{i}')
+        for i in range(1, self.options.clients + 1):
+            add(f'k{i}', f'10.77.3.{i}')
+        self._make_databases()
+        self._make_coordinator(c)
+        for i in range(1, count + 1):
+            self._make_participant(f'p{i}')
+        for participant in self.participants.values():
+            participant.launch()
+        for participant in self.participants.values():
+            if not participant.wait_ready():
+                raise RuntimeError(f'{participant.name} did not start:\n'
+                                   f'{participant.last_words()}')
+        for i in range(1, self.options.clients + 1):
+            self.clients.append(Client(f'k{i}', self.network.nodes[f'k{i}'],
+                                       [self._program('troth-jepsen-client'),
+                                        f'--coordinators={c.address}:{CLIENT_PORT}'],
+                                       self.options.logs / f'k{i}.log'))
+
+    def stop(self):
+        """Ends every process by its pid, and removes all data."""
+        for process in self.processes():
+            process.wanted = False
+        self.network.heal()
+        for client in self.clients:
+            client.kill()
+        for process in self.processes():
+            if process.pid is not None:
+                process.resume()
+                process.kill()
+        for database in self.databases.values():
+            try:
+                database.stop('immediate')
+            except OSError:
+                pass
+            shutil.copy(database.cluster.log, self.options.logs / f'{database.name}.log')
+        for disk in self.disks.values():
+            try:
+                disk.unmount()
+            except RuntimeError:
+                pass              # It goes with the namespace.
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def processes(self):
+        """Those that a supervisor keeps running."""
+        return [p for p in (self.coordinator, *self.participants.values(), *self.proxies.values())
+                if p is not None]
+
+    def names(self):
+        return sorted(self.participants)
+
+    # Parts ------------------------------------------------------------------------------
+
+    def _program(self, name):
+        return str(self.options.bin / name)
+
+    def _place(self, name, megabytes):
+        """The directory where `name` keeps its data."""
+        place = self.directory / name
+        if name in self.options.disks:
+            self.disks[name] = Disk(self.directory / f'{name}.image', place, megabytes)
+        else:
+            place.mkdir()
+        place.chmod(0o755)
+        return place
+
+    def _make_databases(self):
+        errors = []
+
+        def make(database):
+            try:
+                database.create()
+                done = self._init(database)
+                if done:
+                    errors.append(done)
+            except Exception as error:  # pylint: disable=broad-except
+                errors.append(f'{database.name}: {error}')
+
+        threads = []
+        for i in range(1, self.options.participants + 1):
+            node = self.network.nodes[f'd{i}']
+            database = Database(node.name, node, self._place(node.name, 400) / 'postgres')
+            self.databases[f'p{i}'] = database
+            threads.append(threading.Thread(target=make, args=(database,)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise RuntimeError('; '.join(errors))
+
+    def _init(self, database):
+        """Makes the tables; returns what went wrong."""
+        init = Process(f'{database.name}-init', database.node,
+                       [self._program('troth-jepsen-branch'), '--init',
+                        f'--conninfo={database.conninfo()}'],
+                       self.options.logs / f'{database.name}-init.log')
+        init.launch()
+        code = init._popen.wait()  # pylint: disable=protected-access
+        return None if code == 0 else f'{init.name}: {init.last_words()}'
+
+    def _environment(self, name):
+        environment = {'TROTH_FAILPOINT_CONTROL': str(self.directory / f'{name}.points')}
+        if self.options.clocks:
+            self.clock_files[name] = self.directory / f'{name}.clock'
+            self.clock_files[name].write_text('+0\n', encoding='utf-8')
+            environment.update({'LD_PRELOAD': self.options.preload, 'FAKETIME_NO_CACHE': '1',
+                                'FAKETIME_TIMESTAMP_FILE': str(self.clock_files[name]),
+                                'FAKETIME_DONT_FAKE_MONOTONIC': '1'})
+        return environment
+
+    def _make_coordinator(self, node):
+        wal = self._place('c', 96) / 'wal'
+        program = self._program('troth-coordinator')
+        init = Process('c-init', node, [program, '--init', f'--wal_dir={wal}', '--name=jepsen'],
+                       self.options.logs / 'c-init.log')
+        init.launch()
+        if init._popen.wait() != 0:  # pylint: disable=protected-access
+            raise RuntimeError(f'the log could not be made:\n{init.last_words()}')
+        port_file = str(self.directory / 'c.ports')
+        self.wal = wal
+        self.coordinator = Process(
+            'c', node, [program, f'--wal_dir={wal}', f'--host={node.address}',
+                        f'--client_port={CLIENT_PORT}', f'--peer_port={PEER_PORT}',
+                        f'--admin_port={ADMIN_PORT}', f'--port_file={port_file}',
+                        *self.options.coordinator_flags],
+            self.options.logs / 'c.log', port_file, self._environment('c'))
+        self.coordinator.start()
+
+    def _make_participant(self, name):
+        node, database = self.network.nodes[name], self.databases[name]
+        conninfo = database.conninfo()
+        if name in self.options.proxied:
+            conninfo = self._make_proxy(name)
+        port_file = str(self.directory / f'{name}.ports')
+        self.participants[name] = Process(
+            name, node, [self._program('troth-jepsen-branch'), f'--name={name}',
+                         f'--host={node.address}', f'--port={WORK_PORT}',
+                         f'--peer_port={BRANCH_PEER_PORT}', f'--conninfo={conninfo}',
+                         f'--coordinators={self.network.nodes["c"].address}:{PEER_PORT}',
+                         f'--port_file={port_file}', *self.options.participant_flags],
+            self.options.logs / f'{name}.log', port_file, self._environment(name))
+
+    def _make_proxy(self, name):
+        database = self.databases[name]
+        control = self.directory / f'{name}.proxy'
+        proxy = Process(f'{name}-proxy', database.node,
+                        ['/usr/bin/python3', '-m', 'harness.proxy',
+                         f'--listen={database.node.address}:{PROXY_PORT}',
+                         f'--to={database.node.address}:{PORT}', f'--control={control}'],
+                        self.options.logs / f'{name}-proxy.log', str(control),
+                        {'PYTHONPATH': str(pathlib.Path(__file__).resolve().parents[1]),
+                         'PYTHONDONTWRITEBYTECODE': '1'})
+        self.proxies[name] = proxy.start()
+        return database.conninfo(port=PROXY_PORT)
+
+
+def free_space(path):
+    """Bytes left where `path` lies."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,179 @@
+"""One process of the system under test: started on its node, signalled by its recorded pid,
+started again when it ought to run.  Knows nothing of what it does.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+
+
+class Process:
+    """A program that ought to run until told otherwise.
+
+    Thread-safe.  `argv` is the program with its flags; a `port_file` makes start() wait for
+    readiness.  Output goes to `log`, appended.  `expected_codes`: exit codes that a fault may
+    cause; a death by another one, not by us, is kept in `surprises`.
+    """
+
+    def __init__(self, name, node, argv, log, port_file=None, env=None):
+        self.name = name
+        self.node = node
+        self.argv = list(argv)
+        self.env = dict(env or {})
+        self.prefix = []          # Put in front of argv: a tracer.
+        self.log = log
+        self.port_file = port_file
+        self.wanted = False       # The supervisor starts it when it is not alive.
+        self.starts = 0
+        self.surprises = []
+        self._killed = False      # By us: its death is no surprise.
+        self._stopped = False
+        self._popen = None
+        self._lock = threading.RLock()
+
+    def __repr__(self):
+        return self.name
+
+    @property
+    def pid(self):
+        return self._popen.pid if self._popen else None
+
+    @property
+    def alive(self):
+        with self._lock:
+            return self._popen is not None and self._popen.poll() is None
+
+    def launch(self):
+        """Starts it, without waiting for anything."""
+        with self._lock:
+            if self.alive:
+                return
+            if self.port_file and os.path.exists(self.port_file):
+                os.unlink(self.port_file)
+            with open(self.log, 'ab') as log:
+                log.write(f'--- start {self.starts} at {time.strftime("%H:%M:%S")}\n'.encode())
+                log.flush()
+                self._popen = subprocess.Popen(
+                    self.node.command(*self.prefix, *self.argv), stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, cwd='/', env={**os.environ, **self.env},
+                    start_new_session=True)
+            self.starts += 1
+            self.wanted = True
+            self._killed = self._stopped = False
+
+    @property
+    def ready(self):
+        """It is alive and has written its port file."""
+        return self.alive and (self.port_file is None or os.path.exists(self.port_file))
+
+    def wait_ready(self, seconds=30):
+        """True when ready, False when it has died or the time is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.ready:
+                return True
+            if not self.alive:
+                return False
+            time.sleep(0.01)
+        return False
+
+    def start(self, seconds=30):
+        """Starts it and returns when it is ready.  RuntimeError with its last words if not."""
+        self.launch()
+        if not self.wait_ready(seconds):
+            raise RuntimeError(f'{self.name} did not start:\n{self.last_words()}')
+        return self
+
+    def ports(self):
+        with open(self.port_file, encoding='utf-8') as file:
+            return json.load(file)
+
+    def last_words(self, count=15):
+        with open(self.log, encoding='utf-8', errors='replace') as log:
+            return ''.join(log.readlines()[-count:]).rstrip()
+
+    def signal(self, number):
+        """True when it was alive to get it."""
+        with self._lock:
+            if not self.alive:
+                return False
+            os.kill(self._popen.pid, number)
+            return True
+
+    def kill(self):
+        """SIGKILL; returns when it is gone.  It is not wanted any more."""
+        with self._lock:
+            self.wanted = False
+            self._killed = True
+            if not self.signal(signal.SIGKILL):
+                return False
+        self._popen.wait()
+        return True
+
+    def expect_death(self):
+        """What it dies of from here on is our doing, until it is started again."""
+        self._killed = True
+
+    def terminate(self, seconds=20):
+        """SIGTERM, then SIGKILL after a while; returns the exit code."""
+        with self._lock:
+            self.wanted = False
+            self._killed = True
+            self.signal(signal.SIGTERM)
+            self.signal(signal.SIGCONT)
+        try:
+            return self._popen.wait(seconds) if self._popen else None
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -signal.SIGKILL
+
+    def pause(self):
+        self._stopped = self.signal(signal.SIGSTOP)
+        return self._stopped
+
+    def resume(self):
+        self._stopped = False
+        return self.signal(signal.SIGCONT)
+
+    def reap(self):
+        """For the supervisor: (exit code, surprise) of a death not yet seen, or None."""
+        with self._lock:
+            if self._popen is None or self._popen.poll() is None:
+                return None
+            code, self._popen = self._popen.returncode, None
+            surprise = not self._killed
+            if surprise:
+                self.surprises.append(code)
+            return code, surprise
+
+
+class Supervisor:
+    """Starts what ought to run and does not, as an init system would: after a moment, again and
+    again.  `tell(name, code, surprise)` hears of every death."""
+
+    def __init__(self, processes, tell, pause_seconds=0.3):
+        self._processes = processes
+        self._tell = tell
+        self._pause = pause_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        due = {}
+        while not self._stop.wait(0.05):
+            now = time.monotonic()
+            for process in self._processes:
+                death = process.reap()
+                if death is not None:
+                    self._tell(process.name, *death)
+                    due[process] = now + self._pause
+                if process.wanted and not process.alive and now >= due.get(process, 0):
+                    process.launch()
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join()
