@@ -234,17 +234,21 @@ bool Search::Run(const Root& root) {
 
 std::vector<Root> Roots() {
   using enum BranchKind;
-  const Faults all;
+  // A crash breaks connections too, so searches with crashes need no other breaks.
+  const Faults crashes{true, true, false, false, false};
+  const Faults crashes_retry{true, true, false, false, true};
   const Faults no_crash{false, false, true, true, false};
   std::vector<Root> roots;
-  if (FLAGS_search == "small") roots.push_back({2, {kStandard, kEarly}, {true, true, false, false, false}});
+  if (FLAGS_search == "small") {
+    roots.push_back({2, {kStandard, kEarly}, crashes});
+  }
   if (FLAGS_search == "crashes" || FLAGS_search == "all") {
-    roots.push_back({2, {kStandard, kStandard}, all});
-    roots.push_back({2, {kStandard, kEarly}, all});
-    roots.push_back({2, {kEarly, kEarly}, all});
-    roots.push_back({2, {kStandard, kReadOnly}, all});
-    roots.push_back({2, {kEarly, kReadOnly}, all});
-    roots.push_back({2, {kReadOnly, kReadOnly}, all});
+    roots.push_back({2, {kStandard, kStandard}, crashes_retry});
+    roots.push_back({2, {kStandard, kEarly}, crashes_retry});
+    roots.push_back({2, {kEarly, kEarly}, crashes});
+    roots.push_back({2, {kStandard, kReadOnly}, crashes});
+    roots.push_back({2, {kEarly, kReadOnly}, crashes});
+    roots.push_back({2, {kReadOnly, kReadOnly}, crashes});
   }
   if (FLAGS_search == "three" || FLAGS_search == "all") {
     roots.push_back({3, {kStandard, kStandard, kStandard}, no_crash});

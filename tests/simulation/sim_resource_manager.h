@@ -31,6 +31,7 @@ class SimDatabase {
   // Committed values.
   std::optional<std::int64_t> Read(const std::string& key) const;
   std::map<std::string, std::int64_t> Rows() const { return state_.rows; }
+  bool IsPrepared(const std::string& gid) const { return state_.prepared.contains(gid); }
   // Prepared GIDs and their xids.
   std::map<std::string, std::uint64_t> Prepared() const;
 

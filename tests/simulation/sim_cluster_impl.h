@@ -1,0 +1,259 @@
+// The inside of sim_cluster.h: time, chance, the coordinator's process, its channel, and the
+// cluster that holds them. For sim_cluster*.cc only.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "common/clock.h"
+#include "coordinator/coordinator.h"
+#include "recovery/wal.h"
+#include "tests/simulation/sim_cluster.h"
+#include "tests/simulation/sim_file_system.h"
+#include "tests/simulation/sim_participant.h"
+
+namespace troth::sim {
+
+using Us = std::int64_t;
+
+// Time, and what is going to happen: in order of time, and of asking.
+class World : public Clock {
+ public:
+  std::int64_t NowNs() override { return now_us_ * 1000; }
+  std::int64_t WallUnixMs() override { return 1'700'000'000'000 + now_us_ / 1000; }
+  Us now_us() const { return now_us_; }
+  void In(Us us, std::function<void()> what) {
+    heap_.push_back({now_us_ + us, ++asked_, std::move(what)});
+    std::push_heap(heap_.begin(), heap_.end(), Later);
+  }
+  // Lets the next thing happen, if it is due by `until`.
+  bool Next(Us until) {
+    if (heap_.empty() || heap_.front().at > until) return false;
+    std::pop_heap(heap_.begin(), heap_.end(), Later);
+    Due due = std::move(heap_.back());
+    heap_.pop_back();
+    now_us_ = due.at;
+    due.what();
+    return true;
+  }
+
+ private:
+  struct Due {
+    Us at;
+    std::uint64_t nth;
+    std::function<void()> what;
+  };
+  static bool Later(const Due& a, const Due& b) {
+    return a.at != b.at ? a.at > b.at : a.nth > b.nth;
+  }
+  std::vector<Due> heap_;
+  Us now_us_ = 1'000'000;
+  std::uint64_t asked_ = 0;
+};
+
+// The log of the coordinator without a thread of its own: the cluster maintains it.
+class SimDecisionLog : public DecisionLog {
+ public:
+  explicit SimDecisionLog(std::unique_ptr<Wal> wal) : wal_(std::move(wal)) {}
+  void Append(const LogRecord& record) override { wal_->Append(record); }
+  std::uint64_t RoomBytes() const override { return wal_->RoomBytes(); }
+  void SetLeaseLine(const LocalId& line) override { wal_->SetLeaseLine(line); }
+  bool BeginFlush(bool mark) override {
+    job_ = wal_->BeginFlush(mark);
+    return job_.has_value();
+  }
+  Status Flush() override { return wal_->Flush(&*job_); }
+  Durable EndFlush() override {
+    const troth::Durable durable = wal_->EndFlush(*std::move(job_));
+    job_.reset();
+    return {durable.records, durable.batch};
+  }
+  Wal& wal() { return *wal_; }
+
+ private:
+  std::unique_ptr<Wal> wal_;
+  std::optional<FlushJob> job_;
+};
+
+// One branch as the client, and the checker, know it.
+struct ClientBranch {
+  int participant = 0;
+  int works = 1, done = 0;
+  bool read_only = false, early = false, contended = false;
+  std::string mark, instance;
+  std::optional<VoteSaid> vote;
+  Epoch vote_epoch;  // whose secret its code was made with
+};
+
+// The checker's own record of a transaction, and the client's state in it.
+struct Tx {
+  TransactionId id;
+  std::string text, key;
+  std::vector<ClientBranch> branches;
+  Us deadline = 0;
+  int waiting_for = 0;   // replies to work
+  bool failed = false;
+  bool over = false;     // for its client
+  int asked = 0;         // times commit or outcome was asked
+  bool wait_applied = true;
+  bool told_committed = false, told_aborted = false, told_read_only = false;
+  bool applied_somewhere = false;
+};
+
+class Cluster;
+
+// The channel of one life of the coordinator: two connections to each participant, one call
+// under way on each, and what piles up shares the next call.
+class SimChannel : public ParticipantChannel {
+ public:
+  SimChannel(Cluster* cluster, std::uint64_t life) : cluster_(cluster), life_(life) {}
+  void Connect(const troth::Connect& to) override;
+  void Disconnect(ParticipantIndex participant) override;
+  void Send(const SendPrepare& prepare) override;
+  void Send(const SendFinish& finish) override;
+  void Push() override;
+  // The participant's process died, or the network ate a call.
+  void Break(ParticipantIndex index);
+
+ private:
+  struct Peer {
+    int participant = -1;  // of the cluster
+    bool wanted = false, up = false;
+    std::uint64_t generation = 0;  // of its connections
+    std::vector<SendPrepare> prepares;
+    std::vector<SendFinish> finishes;
+    bool prepare_under_way = false, finish_under_way = false;
+    Us backoff = 2'000;
+    bool trying = false;
+  };
+  bool Alive() const;
+  Peer& peer(ParticipantIndex index);
+  void Try(ParticipantIndex index);
+  void CallPrepare(ParticipantIndex index);
+  void CallFinish(ParticipantIndex index);
+  SenderSaid Sender() const;
+
+  Cluster* const cluster_;
+  const std::uint64_t life_;
+  std::vector<Peer> peers_;
+  friend class Cluster;
+};
+
+class Cluster : public ReplySink {
+ public:
+  explicit Cluster(const Options& options);
+  ~Cluster() override;
+  Report Run();
+
+ private:
+  friend class SimChannel;
+  // Chance.
+  std::uint64_t Random() { return random_(); }
+  std::uint64_t Below(std::uint64_t n) { return random_() % n; }
+  bool Chance(int per_10000) { return static_cast<int>(random_() % 10'000) < per_10000; }
+  Us Latency();
+  bool On(Fault fault) const { return !healing_ && (options_.without >> fault & 1) == 0; }
+  void Count(Fault fault);
+  void Say(int column, const std::string& text);
+  void Violation(const std::string& what);
+
+  // The coordinator's process.
+  void StartCoordinator();
+  void CrashCoordinator(const char* why);
+  bool CoordinatorUp() const { return coordinator_ != nullptr; }
+  void AfterCoordinator();
+  void EndFlush(std::uint64_t life);
+  void Maintain(std::uint64_t life);
+  void Submit(Event event);
+  void Reply(ReplyToken token, Action reply) override;
+  // An event of a client or a participant, with a token; `done` gets the reply, or null when
+  // none will come.
+  void Ask(std::function<Event(ReplyToken)> make, std::function<void(const Action*)> done);
+
+  // Participants' processes.
+  Participant& p(int i) { return *participants_[static_cast<std::size_t>(i)]; }
+  void StartParticipant(int i);
+  void CrashParticipant(int i);
+  void Enroll(int i, std::uint64_t life);
+  void Beat(int i, std::uint64_t life);
+  void SweepOnce(int i, std::uint64_t life);
+  void CheckApplied(int i, const std::string& id);
+  // One call: there, maybe twice; its effect (`serve`); and back, unless something broke.
+  void CallParticipant(ParticipantIndex index, std::uint64_t generation, int participant,
+                       const SenderSaid& sender,
+                       std::function<std::shared_ptr<std::vector<Event>>()> serve,
+                       std::function<void()> again);
+
+  // Clients.
+  void StartClients();
+  void Begin(int client);
+  void BeginTransaction(int client);
+  void SendWork(int client, Tx* tx, std::size_t branch);
+  void WorkEnded(int client, Tx* tx, std::size_t branch, const WorkSaid& said);
+  void WorkDone(int client, Tx* tx);
+  void AskCommit(int client, Tx* tx);
+  void AskAbort(int client, Tx* tx);
+  void Unknown(int client, Tx* tx);
+  void Over(int client, Tx* tx);
+  CommitAsked CommitOf(const Tx& tx) const;
+  RunningMs RunningIn(Us us) const;
+
+  // What goes wrong.
+  void Misfortune();
+  void Heal();
+
+  // The checker.
+  void Told(const ReplyOutcome& reply);
+  void CheckEnd();
+  bool Quiet();
+  std::string Unsettled();  // empty: everything is
+
+  const Options options_;
+  std::mt19937_64 random_;
+  World world_;
+  SimFileSystem disk_;
+  WalOptions wal_options_;
+  std::string coordinator_id_;
+  std::vector<std::unique_ptr<Participant>> participants_;
+  std::vector<std::uint64_t> participant_life_;
+  std::vector<Us> cut_off_until_;  // from the coordinator
+  std::vector<std::pair<std::uint64_t, Us>> enrolled_;  // with which life of it, and when
+  std::vector<int> beats_;
+  std::map<std::string, int> by_name_;
+
+  std::unique_ptr<SimDecisionLog> log_;
+  std::unique_ptr<SimChannel> channel_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::uint64_t life_ = 0;  // of the coordinator
+  Us timer_at_ = 0;
+  bool disk_trouble_ = false;  // an opening may fail, for the disk was told to
+
+  ReplyToken token_ = 0;
+  std::unordered_map<ReplyToken, std::function<void(const Action*)>> pending_;
+
+  struct Lease {
+    Epoch epoch;
+    std::uint64_t next = 0, end = 0;
+    Us until = 0;
+  };
+  std::vector<Lease> leases_;  // by client
+  std::deque<Tx> transactions_;
+  std::unordered_map<std::string, Tx*> by_id_;
+  int begun_ = 0, clients_ = 0, clients_idle_ = 0;
+  bool healing_ = false;
+  int slow_network_ = 0;
+  Report report_;
+};
+
+}  // namespace troth::sim
