@@ -35,9 +35,24 @@ RunningMs Coordinator::Now() const {
 
 void Coordinator::Start() {
   MutexLock lock(&mutex_);
+  running_ = true;
+  mutex_.Unlock();
   protocol_.Start(&actions_);
   Dispatch();
-  next_timer_ = protocol_.NextTimer();
+  const RunningMs next = protocol_.NextTimer();
+  mutex_.Lock();
+  next_timer_ = next;
+  Run();
+}
+
+void Coordinator::Enqueue(Event event) {
+  MutexLock lock(&mutex_);
+  waiting_.push_back(std::move(event));
+}
+
+void Coordinator::Lead() {
+  MutexLock lock(&mutex_);
+  if (!running_) Run();
 }
 
 void Coordinator::Submit(Event event) {

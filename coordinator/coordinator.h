@@ -43,6 +43,10 @@ class Coordinator {
   // step them before it leaves. Never blocks for input or output.
   void Submit(Event event) TROTH_EXCLUDES(mutex_);
   void Submit(std::vector<Event> events) TROTH_EXCLUDES(mutex_);
+  // As Submit in two halves, for who orders events by a lock of its own that the machine's
+  // round takes too (the channel's): Enqueue under that lock, Lead after letting go of it.
+  void Enqueue(Event event) TROTH_EXCLUDES(mutex_);
+  void Lead() TROTH_EXCLUDES(mutex_);
 
   // Makes durable what was handed over, unless somebody does already (then returns ok at once).
   // Blocks for one write and sync. An error is the end of this process (law L15): nothing was

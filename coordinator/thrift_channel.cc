@@ -230,7 +230,7 @@ void ThriftChannel::ReconnectLoop(Peer* peer) {
     peer->try_now = false;
     mutex_.Unlock();
     const bool connected = TryConnect(peer);
-    Tell();
+    coordinator_->Lead();
     mutex_.Lock();
     if (connected) {
       ++stats_.reconnects;
@@ -297,7 +297,9 @@ bool ThriftChannel::TryConnect(Peer* peer) {
   peer->instance = instance;
   peer->up = true;
   LOG(INFO) << "participant '" << name << "' is up (instance " << instance << ")";
-  news_.push_back(ParticipantUp{peer->index});
+  // Under the lock, so that ups and downs arrive in the order in which they happened; the
+  // caller lets go of the lock and leads the machine if nobody does.
+  coordinator_->Enqueue(ParticipantUp{peer->index});
   return true;
 }
 
@@ -312,7 +314,7 @@ void ThriftChannel::Drop(Peer* peer, const std::string& why) {
   peer->prepares.clear();
   peer->finishes.clear();
   peer->changed.NotifyAll();
-  news_.push_back(ParticipantDown{peer->index});
+  coordinator_->Enqueue(ParticipantDown{peer->index});
 }
 
 bool ThriftChannel::Up(ParticipantIndex participant) const {
@@ -341,20 +343,9 @@ void ThriftChannel::Send(const SendFinish& finish) {
 }
 
 void ThriftChannel::Push() {
-  {
-    MutexLock lock(&mutex_);
-    for (auto& [index, peer] : peers_) PushPeer(peer.get());
-  }
-  Tell();
-}
-
-void ThriftChannel::Tell() {
-  std::vector<Event> news;
-  {
-    MutexLock lock(&mutex_);
-    news.swap(news_);
-  }
-  if (!news.empty()) coordinator_->Submit(std::move(news));
+  // By the thread that runs the machine: what is enqueued here it takes in its next round.
+  MutexLock lock(&mutex_);
+  for (auto& [index, peer] : peers_) PushPeer(peer.get());
 }
 
 void ThriftChannel::PushPeer(Peer* peer) {
@@ -425,8 +416,7 @@ void ThriftChannel::Poll(std::int64_t timeout_ms) {
     if (count == 0) DropOverdue();
     for (auto& [index, peer] : peers_) PushPeer(peer.get());
   }
-  if (!events.empty()) coordinator_->Submit(std::move(events));
-  Tell();
+  coordinator_->Submit(std::move(events));
 }
 
 // Every answer names its transaction, and is one to the call that was made: anything else and

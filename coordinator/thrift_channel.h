@@ -71,9 +71,6 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
   void Drop(Peer* peer, const std::string& why) TROTH_REQUIRES(mutex_);
   void ReadAnswers(Peer* peer, int which, std::vector<Event>* events) TROTH_REQUIRES(mutex_);
   void DropOverdue() TROTH_REQUIRES(mutex_);
-  // Submits what happened to connections. Never under mutex_: who submits may have to lead the
-  // machine, and the machine's round ends with Push.
-  void Tell() TROTH_EXCLUDES(mutex_);
 
   const Options options_;
   Coordinator* coordinator_ = nullptr;
@@ -84,7 +81,6 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
   mutable Mutex mutex_;
   std::map<ParticipantIndex, std::unique_ptr<Peer>> peers_ TROTH_GUARDED_BY(mutex_);
   std::atomic<int> outstanding_{0};
-  std::vector<Event> news_ TROTH_GUARDED_BY(mutex_);  // participants up and down, untold
   bool stopping_ TROTH_GUARDED_BY(mutex_) = false;
   Stats stats_ TROTH_GUARDED_BY(mutex_);
 };
