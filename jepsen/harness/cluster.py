@@ -17,6 +17,7 @@ from .process import Process
 CLIENT_PORT, PEER_PORT, ADMIN_PORT = 7711, 7712, 7713
 WORK_PORT, BRANCH_PEER_PORT = 7721, 7722
 PROXY_PORT = 5433
+ACCOUNTS, BALANCE = 16, 100    # In each database.
 
 
 class Options:
@@ -156,7 +157,8 @@ class Cluster:
         """Makes the tables; returns what went wrong."""
         init = Process(f'{database.name}-init', database.node,
                        [self._program('troth-jepsen-branch'), '--init',
-                        f'--conninfo={database.conninfo()}'],
+                        f'--conninfo={database.conninfo()}', f'--accounts={ACCOUNTS}',
+                        f'--balance={BALANCE}'],
                        self.options.logs / f'{database.name}-init.log')
         init.launch()
         code = init._popen.wait()  # pylint: disable=protected-access

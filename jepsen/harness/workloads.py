@@ -7,6 +7,8 @@ timing).
 
 import collections
 
+from .cluster import ACCOUNTS, BALANCE
+
 DEADLINE_MS = 3000
 RECENT = 400
 
@@ -71,7 +73,7 @@ class Workload:
     def ordered(self, items):
         """Mostly in one order, so that deadlocks across databases stay the exception."""
         items = sorted(items)
-        if self.random.random() < 0.1:
+        if self.random.random() < 0.03:
             self.random.shuffle(items)
         return items
 
@@ -81,14 +83,13 @@ class Bank(Workload):
 
     name = 'bank'
     checkers = ('bank', 'ledger')
-    ACCOUNTS, BALANCE = 16, 100
 
     def _name(self, participant, account):
         return f'{participant}/{account}'
 
     def setup(self, harness):
-        start = {self._name(p, a): self.BALANCE
-                 for p in self.participants for a in range(self.ACCOUNTS)}
+        start = {self._name(p, a): BALANCE
+                 for p in self.participants for a in range(ACCOUNTS)}
         harness.note(self.name, 'setup', start)
 
     def next(self):
@@ -100,7 +101,7 @@ class Bank(Workload):
         local = random.random() < 0.1
         where = [random.choice(self.participants)] * 2 if local \
             else random.sample(self.participants, count)
-        accounts = random.sample(range(self.ACCOUNTS), len(where))
+        accounts = random.sample(range(ACCOUNTS), len(where))
         amounts = [random.randint(1, 5) for _ in where[1:]]
         amounts.insert(0, -sum(amounts))
         legs = self.ordered(zip(where, accounts, amounts))
