@@ -7,6 +7,7 @@
 
 #include "common/check.h"
 #include "common/failpoint.h"
+#include "common/transaction_id.h"
 
 namespace troth {
 
@@ -138,6 +139,10 @@ std::optional<Refusal> BranchTable::MayOpen(const WorkRequest& request) const {
   }
   if (!request.mark.empty()) {
     return Refuse(Refused::kOutOfNumber, "work 0 brings a mark, which only work 0 draws");
+  }
+  if (OfEndedEpoch(id)) {
+    return Refuse(Refused::kEnded,
+                  "transaction " + id + " is of an epoch that its coordinator has ended", true);
   }
   if (draining_) return Refuse(Refused::kNotServing, "the participant is shutting down", true);
   if (branches_.size() + found_ >= options_.max_in_doubt) {
@@ -678,6 +683,34 @@ void BranchTable::Tick() {
   changed_.NotifyAll();
   Leave(&leaving);
   if (!to_drive.empty()) DrivePrepares(to_drive, milliseconds(0));
+}
+
+void BranchTable::EpochBegan(const std::string& coordinator, std::uint32_t epoch) {
+  Leaving leaving;
+  {
+    MutexLock lock(&mutex_);
+    std::uint32_t& known = epochs_[coordinator];
+    if (epoch <= known) return;
+    known = epoch;
+    std::vector<Branch*> over;
+    for (auto& [id, branch] : branches_) {
+      if (branch->state <= State::kFailed && !branch->doom && OfEndedEpoch(id)) {
+        over.push_back(branch.get());
+      }
+    }
+    const Refusal why =
+        Refuse(Refused::kEnded, "the coordinator has ended the transaction's epoch", true);
+    for (Branch* branch : over) Doom(branch, why, &leaving);
+  }
+  changed_.NotifyAll();
+  Leave(&leaving);
+}
+
+bool BranchTable::OfEndedEpoch(const std::string& id) const {
+  const Result<TransactionId> parsed = TransactionId::Parse(id);
+  if (!parsed.ok()) return false;
+  const auto epoch = epochs_.find(parsed->coordinator);
+  return epoch != epochs_.end() && parsed->local.epoch.number < epoch->second;
 }
 
 bool BranchTable::LooksAfter(const std::string& transaction_id, milliseconds young) const {

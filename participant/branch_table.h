@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -138,6 +139,11 @@ class BranchTable {
   // cancels work past it, takes in the answers of slow PREPAREs, forgets old ended ids.
   void Tick();
 
+  // `coordinator` (the first part of its ids) is in this epoch now. What an earlier one left open
+  // can never commit (law L7a): it is rolled back at once, for it holds locks until its
+  // deadline, and work 0 of those ids is refused. What is prepared stays in doubt.
+  void EpochBegan(const std::string& coordinator, std::uint32_t epoch);
+
   // True when a prepared transaction of this id is being looked after here, so that the sweep
   // leaves it alone: open, being prepared or finished, or prepared less than `young` ago.
   bool LooksAfter(const std::string& transaction_id, std::chrono::milliseconds young) const;
@@ -168,6 +174,8 @@ class BranchTable {
   Granted<Work> Open(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
   Granted<Work> Continue(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
   std::optional<Refusal> MayOpen(const WorkRequest& request) const TROTH_REQUIRES(mutex_);
+  // The id is of an epoch that its coordinator has ended.
+  bool OfEndedEpoch(const std::string& id) const TROTH_REQUIRES(mutex_);
   std::optional<Vote> StartPrepare(const PrepareRequest& request, std::vector<Branch*>* to_drive,
                                    Leaving* leaving) TROTH_REQUIRES(mutex_);
   void DrivePrepares(const std::vector<Branch*>& branches, std::chrono::milliseconds wait)
@@ -206,6 +214,7 @@ class BranchTable {
   std::uint64_t heuristics_ TROTH_GUARDED_BY(mutex_) = 0;
   std::uint64_t hazards_ TROTH_GUARDED_BY(mutex_) = 0;
   bool draining_ TROTH_GUARDED_BY(mutex_) = false;
+  std::map<std::string, std::uint32_t> epochs_ TROTH_GUARDED_BY(mutex_);  // by coordinator
 };
 
 }  // namespace troth

@@ -13,7 +13,6 @@
 #include <thread>
 
 #include <glog/logging.h>
-#include <pqxx/except>
 
 #include "common/clock.h"
 #include "common/vote_mac.h"
@@ -67,12 +66,8 @@ Refusal CaughtRefusal() {
             refused.retryable, refused.sqlstate};
   } catch (const ApplicationRefusal& refusal) {
     return {Refused::kApplication, refusal.what(), refusal.retryable(), ""};
-  } catch (const pqxx::broken_connection& e) {
-    return RefusalOf("", e.what());
-  } catch (const pqxx::sql_error& e) {
-    // A lost connection is reported without a code.
-    return RefusalOf(e.sqlstate(), e.what());
   } catch (const std::exception& e) {
+    if (std::optional<Refusal> database = RefusalOf(e)) return *std::move(database);
     return {Refused::kApplication, e.what(), false, ""};
   } catch (...) {
     return {Refused::kApplication, "the work threw something that is no exception", false, ""};
@@ -275,6 +270,7 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
       links_.push_back(std::make_unique<CoordinatorLink>(
           address, SelfDescription{options_.name, instance_, options_.host, port_, peer_port_},
           resource_manager_.get(), &fence_, [this] {
+            for (const auto& [name, seen] : fence_.All()) table_.EpochBegan(name, seen.epoch);
             MutexLock lock(&mutex_);
             sweep_now_ = true;
             changed_.NotifyAll();

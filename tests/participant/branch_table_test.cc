@@ -344,6 +344,23 @@ TEST_F(BranchTableTest, IdleBranchesAreRolledBackAtTheirDeadline) {
   EXPECT_EQ(Do("done 3"), "deadline") << "work past its deadline is cancelled";
 }
 
+TEST_F(BranchTableTest, L7a_OpenBranchesOfAnEndedEpochAreRolledBack) {
+  Do("work 1 a");
+  Do("open 2");
+  Do("work 3 c");
+  EXPECT_EQ(Do("prepare 3"), "prepared");
+  table_->EpochBegan("main-0123456789ab", 1);
+  table_->EpochBegan("other-0123456789ab", 7);
+  EXPECT_EQ(table_->Counts().active, 2u) << "the epoch goes on, and others are others";
+  table_->EpochBegan("main-0123456789ab", 2);
+  EXPECT_EQ(Do("done 2"), "ended") << "work under way is cancelled";
+  EXPECT_EQ(table_->Counts().active, 0u);
+  EXPECT_EQ(Do("prepare 1"), "ended");
+  EXPECT_EQ(Do("open 4"), "ended");
+  EXPECT_EQ(table_->Counts().in_doubt, 1u) << "what is prepared waits for its decision";
+  EXPECT_EQ(Do("commit 3"), "done");
+}
+
 TEST_F(BranchTableTest, APreparedBranchHasNoDeadline) {
   Do("work 1 a");
   Do("prepare 1");
