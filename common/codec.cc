@@ -84,7 +84,7 @@ bool Decoder::TakeFixed64(std::uint64_t* value) {
   return true;
 }
 
-bool Decoder::TakeVarint(std::uint64_t* value) {
+bool Decoder::TakeLongVarint(std::uint64_t* value) {
   std::uint64_t result = 0;
   const std::size_t limit = rest_.size() < kMaxVarintBytes ? rest_.size() : kMaxVarintBytes;
   for (std::size_t i = 0; i < limit; ++i) {

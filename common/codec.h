@@ -34,7 +34,12 @@ class Decoder {
   bool TakeByte(std::uint8_t* value);
   bool TakeFixed32(std::uint32_t* value);
   bool TakeFixed64(std::uint64_t* value);
-  bool TakeVarint(std::uint64_t* value);
+  bool TakeVarint(std::uint64_t* value) {
+    if (rest_.empty() || (rest_[0] & 0x80) != 0) return TakeLongVarint(value);
+    *value = static_cast<std::uint8_t>(rest_[0]);
+    rest_.remove_prefix(1);
+    return true;
+  }
   bool TakeVarint32(std::uint32_t* value);  // false above 2^32 - 1
   // At most `limit` bytes; the view is into the bytes given to the constructor.
   bool TakeBytes(std::string_view* value, std::uint64_t limit);
@@ -45,6 +50,7 @@ class Decoder {
   std::string_view rest() const { return rest_; }
 
  private:
+  bool TakeLongVarint(std::uint64_t* value);
   bool Fail() {
     ok_ = false;
     rest_ = {};

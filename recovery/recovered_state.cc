@@ -57,6 +57,7 @@ struct RecoveredState::Rep {
   Status Apply(const DecidedAtRecord& record);
 
   const EpochInfo* FindEpoch(const Epoch& epoch) const;
+  Status CheckKey(const CommitRecord& record) const;
   void TakeKey(const std::string& key, const Key& value);
   void Mark(std::int64_t now_ms, const LocalId& lease_line, const Retention& retention);
   bool DropKey(std::int64_t outcome_ms);
@@ -92,28 +93,33 @@ Status RecoveredState::Rep::Apply(const CommitRecord& record) {
   }
   scratch.clear();
   EncodeRecord(record, &scratch);
-  WholeRecords::Entry entry;
-  if (whole.Find(record.id, &entry)) {
+  if (!record.key.empty()) TROTH_RETURN_IF_ERROR(CheckKey(record));
+  // Whatever is whole and above the line has its bit.
+  if (record.id < line || !committed.Add(record.id)) {
+    WholeRecords::Entry entry;
+    if (!whole.Find(record.id, &entry)) {
+      return Contradiction("commit of " + record.id.ToString() + ", whose record was dropped");
+    }
     return entry.bytes == scratch
                ? OkStatus()
                : Contradiction("two different commit records of " + record.id.ToString());
   }
-  if (!record.key.empty()) {
-    // A key whose retention passed is free again, which only the machine can tell: here, what
-    // it let in later counts, unless the holder is plainly alive.
-    const auto key = keys.find(std::string_view(record.key));
-    if (key != keys.end() && key->second.id != record.id &&
-        whole.Find(key->second.id, &entry) && !entry.ended) {
-      return Contradiction("commit of " + record.id.ToString() + " under the key '" +
-                           record.key + "' of " + key->second.id.ToString());
-    }
-  }
-  if (record.id < line || !committed.Add(record.id)) {
-    return Contradiction("commit of " + record.id.ToString() + ", whose record was dropped");
-  }
   if (!record.key.empty()) TakeKey(record.key, Key{false, record.id, now_ms});
   whole.Add(record.id, now_ms, scratch);
   return OkStatus();
+}
+
+// A key whose retention passed is free again, which only the machine can tell: here, what it
+// let in later counts, unless the holder is plainly alive.
+Status RecoveredState::Rep::CheckKey(const CommitRecord& record) const {
+  WholeRecords::Entry holder;
+  const auto key = keys.find(std::string_view(record.key));
+  if (key == keys.end() || key->second.id == record.id || !whole.Find(key->second.id, &holder) ||
+      holder.ended) {
+    return OkStatus();
+  }
+  return Contradiction("commit of " + record.id.ToString() + " under the key '" + record.key +
+                       "' of " + key->second.id.ToString());
 }
 
 Status RecoveredState::Rep::Apply(const EndRecord& record) {

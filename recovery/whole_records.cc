@@ -17,12 +17,20 @@ std::uint64_t HashOf(const LocalId& id) {
   return h ^ (h >> 32);
 }
 
+// A cell: the hash's upper bits, then a position. Never kNone: no log has 2^44 live records.
+constexpr int kPositionBits = 44;
+constexpr std::uint64_t kPositionMask = (std::uint64_t{1} << kPositionBits) - 1;
+
+std::uint64_t PrintIn(std::uint64_t hash_or_cell) { return hash_or_cell & ~kPositionMask; }
+std::uint64_t PositionIn(std::uint64_t cell) { return cell & kPositionMask; }
+std::uint64_t CellOf(std::uint64_t hash, std::uint64_t position) {
+  return PrintIn(hash) | position;
+}
+
 }  // namespace
 
-PositionIndex::PositionIndex(IdAt id_at) : id_at_(std::move(id_at)) {}
-
-std::size_t PositionIndex::HomeOf(const Shard& shard, std::uint64_t position) const {
-  return HashOf(id_at_(position)) / kShards & (shard.cells.size() - 1);
+std::size_t PositionIndex::HomeOf(const Shard& shard, std::uint64_t cell) const {
+  return HashOf(ids_->IdAt(PositionIn(cell))) / kShards & (shard.cells.size() - 1);
 }
 
 std::uint64_t PositionIndex::Find(const LocalId& id) const {
@@ -30,9 +38,11 @@ std::uint64_t PositionIndex::Find(const LocalId& id) const {
   const Shard& shard = shards_[hash % kShards];
   if (shard.used == 0) return kNone;
   const std::size_t mask = shard.cells.size() - 1;
-  for (std::size_t cell = hash / kShards & mask; shard.cells[cell] != kNone;
-       cell = (cell + 1) & mask) {
-    if (id_at_(shard.cells[cell]) == id) return shard.cells[cell];
+  for (std::size_t at = hash / kShards & mask; shard.cells[at] != kNone; at = (at + 1) & mask) {
+    const std::uint64_t cell = shard.cells[at];
+    if (PrintIn(cell) == PrintIn(hash) && ids_->IdAt(PositionIn(cell)) == id) {
+      return PositionIn(cell);
+    }
   }
   return kNone;
 }
@@ -41,22 +51,22 @@ void PositionIndex::Grow(Shard* shard) {
   std::vector<std::uint64_t> old(std::max(kLeastCells, shard->cells.size() * 2), kNone);
   old.swap(shard->cells);
   const std::size_t mask = shard->cells.size() - 1;
-  for (const std::uint64_t position : old) {
-    if (position == kNone) continue;
-    std::size_t cell = HomeOf(*shard, position);
-    while (shard->cells[cell] != kNone) cell = (cell + 1) & mask;
-    shard->cells[cell] = position;
+  for (const std::uint64_t cell : old) {
+    if (cell == kNone) continue;
+    std::size_t at = HomeOf(*shard, cell);
+    while (shard->cells[at] != kNone) at = (at + 1) & mask;
+    shard->cells[at] = cell;
   }
 }
 
 void PositionIndex::Add(const LocalId& id, std::uint64_t position) {
   const std::uint64_t hash = HashOf(id);
   Shard& shard = shards_[hash % kShards];
-  if ((shard.used + 1) * 4 > shard.cells.size() * 3) Grow(&shard);
+  if ((shard.used + 1) * 3 > shard.cells.size() * 2) Grow(&shard);
   const std::size_t mask = shard.cells.size() - 1;
-  std::size_t cell = hash / kShards & mask;
-  while (shard.cells[cell] != kNone) cell = (cell + 1) & mask;
-  shard.cells[cell] = position;
+  std::size_t at = hash / kShards & mask;
+  while (shard.cells[at] != kNone) at = (at + 1) & mask;
+  shard.cells[at] = CellOf(hash, position);
   ++shard.used;
 }
 
@@ -64,34 +74,36 @@ void PositionIndex::Remove(const LocalId& id, std::uint64_t position) {
   const std::uint64_t hash = HashOf(id);
   Shard& shard = shards_[hash % kShards];
   const std::size_t mask = shard.cells.size() - 1;
-  std::size_t cell = hash / kShards & mask;
-  while (shard.cells[cell] != position) {
-    TROTH_CHECK(shard.cells[cell] != kNone);
-    cell = (cell + 1) & mask;
+  std::size_t at = hash / kShards & mask;
+  while (shard.cells[at] != CellOf(hash, position)) {
+    TROTH_CHECK(shard.cells[at] != kNone);
+    at = (at + 1) & mask;
   }
   // Close the hole: move back whoever a search would no longer reach.
-  std::size_t hole = cell;
-  for (cell = (cell + 1) & mask; shard.cells[cell] != kNone; cell = (cell + 1) & mask) {
-    const std::size_t home = HomeOf(shard, shard.cells[cell]);
-    if (((cell - home) & mask) >= ((cell - hole) & mask)) {
-      shard.cells[hole] = shard.cells[cell];
-      hole = cell;
+  std::size_t hole = at;
+  for (at = (at + 1) & mask; shard.cells[at] != kNone; at = (at + 1) & mask) {
+    const std::size_t home = HomeOf(shard, shard.cells[at]);
+    if (((at - home) & mask) >= ((at - hole) & mask)) {
+      shard.cells[hole] = shard.cells[at];
+      hole = at;
     }
   }
   shard.cells[hole] = kNone;
   --shard.used;
 }
 
-WholeRecords::WholeRecords()
-    : index_([this](std::uint64_t position) -> const LocalId& { return IdAt(position); }) {}
-
 const LocalId& WholeRecords::IdAt(std::uint64_t position) const {
   if (position >= front_) return queue_[position - front_].id;
   return aside_.find(position)->second.id;
 }
 
+std::uint64_t WholeRecords::PositionOf(const LocalId& id) const {
+  if (!queue_.empty() && queue_.back().id == id) return front_ + queue_.size() - 1;
+  return index_.Find(id);
+}
+
 bool WholeRecords::Find(const LocalId& id, Entry* entry) const {
-  const std::uint64_t position = index_.Find(id);
+  const std::uint64_t position = PositionOf(id);
   if (position == PositionIndex::kNone) return false;
   if (position >= front_) {
     const Slot& slot = queue_[position - front_];
@@ -126,7 +138,7 @@ void WholeRecords::Add(const LocalId& id, std::int64_t decided_ms, std::string_v
 }
 
 bool WholeRecords::SetEnded(const LocalId& id) {
-  const std::uint64_t position = index_.Find(id);
+  const std::uint64_t position = PositionOf(id);
   if (position == PositionIndex::kNone) return false;
   std::size_t size;
   if (position >= front_) {
@@ -147,7 +159,7 @@ bool WholeRecords::SetEnded(const LocalId& id) {
 }
 
 bool WholeRecords::SetDecidedAt(const LocalId& id, std::int64_t decided_ms) {
-  const std::uint64_t position = index_.Find(id);
+  const std::uint64_t position = PositionOf(id);
   if (position == PositionIndex::kNone) return false;
   if (position >= front_) {
     queue_[position - front_].decided_ms = decided_ms;

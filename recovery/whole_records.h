@@ -16,12 +16,19 @@
 
 namespace troth {
 
-// Positions of records, found by the ids they belong to: open addressing, 8 bytes an entry, in
-// shards, so that growing never stops the caller for long. The ids themselves live elsewhere.
+// Positions of records, found by the ids they belong to: open addressing, 8 bytes a cell, in
+// shards, so that growing never stops the caller for long. The ids themselves live elsewhere;
+// a cell holds some bits of the hash, so that they are seldom looked at in vain.
 class PositionIndex {
  public:
-  using IdAt = std::function<const LocalId&(std::uint64_t position)>;
-  explicit PositionIndex(IdAt id_at);
+  class Ids {
+   public:
+    virtual const LocalId& IdAt(std::uint64_t position) const = 0;
+
+   protected:
+    ~Ids() = default;
+  };
+  explicit PositionIndex(const Ids* ids) : ids_(ids) {}
   // kNone when there is none.
   std::uint64_t Find(const LocalId& id) const;
   void Add(const LocalId& id, std::uint64_t position);  // not there yet
@@ -34,14 +41,14 @@ class PositionIndex {
     std::vector<std::uint64_t> cells;  // kNone: free; a power of two of them
     std::size_t used = 0;
   };
-  std::size_t HomeOf(const Shard& shard, std::uint64_t position) const;
+  std::size_t HomeOf(const Shard& shard, std::uint64_t cell) const;
   void Grow(Shard* shard);
 
-  IdAt id_at_;
+  const Ids* const ids_;
   std::vector<Shard> shards_{kShards};
 };
 
-class WholeRecords {
+class WholeRecords final : private PositionIndex::Ids {
  public:
   // What a record costs in memory beyond its bytes, for bounds.
   static constexpr std::uint64_t kOverheadBytes = 64;
@@ -53,7 +60,7 @@ class WholeRecords {
     bool ended = false;
   };
 
-  WholeRecords();
+  WholeRecords() : index_(this) {}
   WholeRecords(const WholeRecords&) = delete;
   WholeRecords& operator=(const WholeRecords&) = delete;
 
@@ -98,7 +105,9 @@ class WholeRecords {
     std::uint64_t last;  // position of the last record in it
   };
 
-  const LocalId& IdAt(std::uint64_t position) const;
+  const LocalId& IdAt(std::uint64_t position) const override;
+  // Position of `id`, which is likely the one added last.
+  std::uint64_t PositionOf(const LocalId& id) const;
   const char* Store(std::string_view bytes);
   void PopFront();
   bool DropAside(const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
