@@ -2,7 +2,8 @@
 #include "participant/postgres_errors.h"
 
 #include <algorithm>
-#include <array>
+
+#include <pqxx/except>
 
 namespace troth {
 namespace {
@@ -28,8 +29,8 @@ Refusal RefusalOf(std::string_view sqlstate, std::string message) {
     refusal.reason = Refused::kDatabaseUnavailable;
     refusal.retryable = true;
     if (refusal.message.empty()) refusal.message = "the connection to the database was lost";
-  } else if (IsOneOf(sqlstate, {"40001", "40P01", "55P03", "57014"})) {
-    // Serialisation failure, deadlock, lock timeout, cancelled (statement timeout).
+  } else if (sqlstate.starts_with("40") || IsOneOf(sqlstate, {"55P03", "57014"})) {
+    // Serialisation failure (40001), deadlock (40P01), lock timeout, statement timeout.
     refusal.reason = Refused::kConflict;
     refusal.retryable = true;
   } else if (sqlstate.starts_with("53")) {
@@ -40,6 +41,25 @@ Refusal RefusalOf(std::string_view sqlstate, std::string message) {
     refusal.reason = Refused::kDatabase;
   }
   return refusal;
+}
+
+std::optional<Refusal> RefusalOf(const std::exception& error) {
+  if (const auto* sql = dynamic_cast<const pqxx::sql_error*>(&error)) {
+    return RefusalOf(sql->sqlstate(), sql->what());
+  }
+  if (dynamic_cast<const pqxx::broken_connection*>(&error) != nullptr) {
+    return RefusalOf("", error.what());
+  }
+  if (dynamic_cast<const pqxx::serialization_failure*>(&error) != nullptr) {
+    return RefusalOf("40001", error.what());
+  }
+  if (dynamic_cast<const pqxx::deadlock_detected*>(&error) != nullptr) {
+    return RefusalOf("40P01", error.what());
+  }
+  if (dynamic_cast<const pqxx::transaction_rollback*>(&error) != nullptr) {
+    return RefusalOf("40000", error.what());
+  }
+  return std::nullopt;
 }
 
 }  // namespace troth

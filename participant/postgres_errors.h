@@ -2,6 +2,8 @@
 // text: messages are translated. The table is in docs/protocol.md, "SQLSTATEs".
 #pragma once
 
+#include <exception>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -11,6 +13,10 @@ namespace troth {
 
 // Of work or PREPARE. An empty code: the connection was lost.
 Refusal RefusalOf(std::string_view sqlstate, std::string message);
+
+// Of an exception of libpqxx 6.4, whose serialisation failures and deadlocks are no sql_error and
+// bear no code. nullopt: it is not libpqxx's.
+std::optional<Refusal> RefusalOf(const std::exception& error);
 
 // The connection is gone, or about to be: what was sent may have been done.
 bool ConnectionLost(std::string_view sqlstate);

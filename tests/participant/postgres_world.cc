@@ -77,12 +77,8 @@ class PostgresWorld : public ContractWorld {
     try {
       function();
       return std::nullopt;
-    } catch (const pqxx::broken_connection& e) {
-      return RefusalOf("", e.what());
-    } catch (const pqxx::sql_error& e) {
-      return RefusalOf(e.sqlstate(), e.what());
     } catch (const std::exception& e) {
-      return RefusalOf("XX000", e.what());
+      return RefusalOf(e).value_or(RefusalOf("XX000", e.what()));
     }
   }
 

@@ -1,0 +1,406 @@
+// PostgreSQL's traps around COMMIT PREPARED, crashes, copies and failovers (law L13).
+#include "tests/integration/trap_fixture.h"
+
+namespace troth {
+namespace {
+
+class PhaseTwo : public TrapTest {};
+
+TEST_F(PhaseTwo, BackendsTerminatedBeforePhaseTwo) {
+  for (int t = 1; t <= 3; ++t) {
+    ASSERT_FALSE(Take(t, t));
+    ASSERT_TRUE(Prepared(t));
+    cluster_.Sql("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+                 " WHERE application_name = 'troth east'");
+    EXPECT_EQ(Commit(t).kind, Finished::kDone);
+    EXPECT_EQ(Balance(t), 99);
+  }
+}
+
+TEST_F(PhaseTwo, BackendTerminatedInsidePhaseTwo) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  SetWaitForStandby(true);
+  EXPECT_EQ(Finish(1, true, 1).kind, Finished::kWorking);
+  Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  SetWaitForStandby(false);
+  EXPECT_EQ(Commit(1).kind, Finished::kDone) << "57P01 is no outcome: the evidence is";
+  EXPECT_EQ(Balance(1), 99);
+}
+
+TEST_F(PhaseTwo, Busy55000IsAskedAgain) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  SetWaitForStandby(true);
+  std::thread other([&] {
+    pqxx::connection connection(cluster_.conninfo());
+    pqxx::nontransaction tx(connection);
+    tx.exec("COMMIT PREPARED '" + Gid(1) + "'");
+  });
+  Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  const FinishResult busy = Finish(1, true, 3);
+  EXPECT_EQ(busy.kind, Finished::kWorking);
+  SetWaitForStandby(false);
+  other.join();
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
+}
+
+TEST_F(PhaseTwo, ServerKilledAndRestartedWithPreparedBranches) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  ASSERT_FALSE(Take(2, 2));
+  ASSERT_TRUE(Prepared(2));
+  cluster_.Kill();
+  const FinishResult away = Finish(1, true, 1);
+  EXPECT_EQ(away.kind, Finished::kWorking);
+  cluster_.Start();
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Abort(2).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
+  EXPECT_EQ(Balance(2), 100);
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
+TEST_F(PhaseTwo, OneBackendKilledAndXidsUsedAgain) {
+  // An xid that was never flushed is given out again after the crash restart. A vote is never
+  // of such a one: PREPARE has flushed it.
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  std::string unprepared;
+  ASSERT_FALSE(Do(2, [&](pqxx::dbtransaction& tx) {
+    Exec(tx, TakeSql(2));
+    unprepared = tx.exec("SELECT pg_current_xact_id()")[0][0].c_str();
+  }));
+  const int victim = std::stoi(cluster_.Sql(
+      "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' LIMIT 1"));
+  ASSERT_EQ(kill(victim, SIGKILL), 0);
+  cluster_.Stop();  // waits for the restart, so that what follows meets the new life
+  cluster_.Start();
+  EXPECT_EQ(Prepare(2).kind, Vote::Kind::kRefused);
+  bool used_again = false;
+  for (int i = 0; i < 5 && !used_again; ++i) {
+    used_again = cluster_.Sql("SELECT pg_current_xact_id()") == unprepared;
+  }
+  std::cout << "xid " << unprepared << (used_again ? " was" : " was not") << " used again\n";
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
+  EXPECT_EQ(Balance(2), 100);
+}
+
+TEST_F(PhaseTwo, SettledByHandTheOtherWay) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  cluster_.Sql("ROLLBACK PREPARED '" + Gid(1) + "'");
+  const FinishResult result = Commit(1);
+  EXPECT_EQ(result.kind, Finished::kHeuristic) << result.message;
+  EXPECT_EQ(table_->Counts().heuristics, 1u);
+}
+
+TEST_F(PhaseTwo, SettledByHandAsDecided) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  cluster_.Sql("COMMIT PREPARED '" + Gid(1) + "'");
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
+
+TEST_F(PhaseTwo, NotFoundIsNotCommitted) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  Restart();
+  cluster_.Sql("ROLLBACK PREPARED '" + Gid(1) + "'");
+  EXPECT_EQ(Commit(1).kind, Finished::kHeuristic);
+}
+
+TEST_F(PhaseTwo, NoFreeSlotIsToBeRepeated) {
+  const PrivateCluster small = PrivateCluster::Make("slots", {{"max_prepared_transactions", "1"}});
+  PostgresOptions options = Options();
+  options.conninfo = small.conninfo();
+  options.max_in_doubt = 1;
+  auto opened = PostgresResourceManager::Open(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  small.Sql("BEGIN; PREPARE TRANSACTION 'taken'");
+  BeginOptions begin;
+  begin.gid = Gid(1);
+  begin.mark = "m";
+  begin.time_left = milliseconds(5'000);
+  Granted<std::unique_ptr<Session>> session = (*opened)->Begin(begin);
+  ASSERT_TRUE(session.ok());
+  PrepareItem items[] = {{session->get(), std::nullopt}};
+  (*opened)->Prepare(items, milliseconds(5'000));
+  ASSERT_TRUE(items[0].result.has_value());
+  EXPECT_EQ(items[0].result->refusal.sqlstate, "53200");
+  EXPECT_TRUE(items[0].result->refusal.retryable);
+}
+
+TEST_F(PhaseTwo, TwoDatabasesInOneServer) {
+  if (cluster_.Sql("SELECT count(*) FROM pg_database WHERE datname = 'second'") == "0") {
+    cluster_.Sql("CREATE DATABASE second");
+  }
+  PostgresOptions options = Options();
+  options.conninfo = cluster_.conninfo("second");
+  auto second = PostgresResourceManager::Open(options);  // the same participant's name
+  ASSERT_TRUE(second.ok());
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  EXPECT_EQ((*(*second)->ListPrepared("troth:east:")).size(), 0u) << "another database's";
+  FinishItem items[] = {{{Gid(1), true, evidence_[1], {}, {}}, {}}};
+  (*second)->Finish(items, milliseconds(1'000));
+  EXPECT_NE(items[0].result.kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 1) << "it can be finished only from its own";
+  EXPECT_NE((*(*second)->Look()).identity.oid, (*manager_->Look()).identity.oid);
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
+
+TEST_F(PhaseTwo, NamesThatLikeWouldMatch) {
+  pqxx::connection connection(cluster_.conninfo());
+  pqxx::nontransaction tx(connection);
+  tx.exec("BEGIN");
+  tx.exec("PREPARE TRANSACTION 'troth:e_st:main-0123456789ab.1-00000001.1'");
+  tx.exec("BEGIN");
+  tx.exec("PREPARE TRANSACTION 'troth:east2:main-0123456789ab.1-00000001.1'");
+  EXPECT_EQ((*manager_->ListPrepared("troth:east:")).size(), 0u);
+  EXPECT_EQ((*manager_->ListPrepared("troth:e_st:")).size(), 1u);
+}
+
+TEST_F(PhaseTwo, LateDuplicatePreparedUnderTheSameGidIsRolledBack) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  ASSERT_EQ(Commit(1).kind, Finished::kDone);
+  pqxx::connection connection(cluster_.conninfo());
+  pqxx::nontransaction tx(connection);
+  tx.exec("BEGIN");
+  tx.exec(TakeSql(1));
+  tx.exec("PREPARE TRANSACTION '" + Gid(1) + "'");
+  Restart();  // nobody remembers
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
+TEST_F(PhaseTwo, LocalisedMessages) {
+  const std::string place = std::string(std::getenv("TROTH_PG_ROOT")) + "/locale";
+  const std::string make = "mkdir -p " + place + " && chmod 755 " + place +
+                           " && localedef -i de_DE -f UTF-8 " + place + "/de_DE.UTF-8";
+  if (std::system(make.c_str()) != 0) GTEST_SKIP() << "no German locale can be made here";
+  setenv("LOCPATH", place.c_str(), 1);
+  cluster_ = PrivateCluster::Make("german", {{"lc_messages", "de_DE.UTF-8"}, {"max_prepared_transactions", "60"}});
+  unsetenv("LOCPATH");
+  SetUp();
+  std::string message;
+  ASSERT_FALSE(Do(1, [&](pqxx::dbtransaction& tx) {
+    Exec(tx, TakeSql(1));
+    pqxx::subtransaction attempt(tx);
+    try {
+      attempt.exec("SELECT 1/0");
+    } catch (const pqxx::sql_error& e) {
+      message = e.what();
+    }
+  }));
+  EXPECT_NE(message.find("Division durch Null"), std::string::npos) << message;
+  ASSERT_TRUE(Prepared(1));
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  Restart();
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  SetWaitForStandby(true);
+  ASSERT_FALSE(Take(2, 2));
+  const PrepareRequest requests[] = {{Id(2), marks_[2], 1, milliseconds(10'000), instance_}};
+  EXPECT_EQ(table_->Prepare(requests, milliseconds(100))[0].kind, Vote::Kind::kWorking);
+  Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  EXPECT_EQ(Prepare(2).kind, Vote::Kind::kRefused) << "a warning is a warning in any language";
+  SetWaitForStandby(false);
+}
+
+TEST_F(PhaseTwo, XidsBeyond32Bits) {
+  const PrivateCluster late = PrivateCluster::Make("epoch", {{"max_prepared_transactions", "60"}});
+  late.Stop();
+  const std::string reset = "runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_resetwal --epoch=1 " +
+                            late.dir() + "/data > /dev/null";
+  ASSERT_EQ(std::system(reset.c_str()), 0);
+  late.Start();
+  cluster_ = late;
+  SetUp();
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  EXPECT_GT(evidence_[1].xid, std::uint64_t{1} << 32);
+  Restart();  // so that xids are compared
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
+  Restart();
+  EXPECT_EQ(Commit(1).kind, Finished::kDone) << "the evidence is asked for with all 64 bits";
+}
+
+TEST_F(PhaseTwo, DatabaseRestoredFromACopyAndRunPastTheVote) {
+  cluster_ = PrivateCluster::Make("copied", {{"max_prepared_transactions", "60"}});
+  SetUp();
+  cluster_.Sql("CHECKPOINT");
+  cluster_.Stop();
+  const std::string data = cluster_.dir() + "/data";
+  ASSERT_EQ(std::system(("cp -a " + data + " " + data + ".copy").c_str()), 0);
+  cluster_.Start();
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  const std::uint64_t lost_xid = evidence_[1].xid;
+  cluster_.Stop();
+  ASSERT_EQ(std::system(("rm -rf " + data + " && mv " + data + ".copy " + data).c_str()), 0);
+  cluster_.Start();
+  // The copy meets us before it has run past the vote (L13b), and again after.
+  EXPECT_EQ(Finish(1, true).kind, Finished::kHazard);
+  for (int i = 0; i < 50; ++i) cluster_.Sql("UPDATE account SET balance = 50 WHERE id = 1");
+  ASSERT_EQ(cluster_.Sql("SELECT pg_xact_status('" + std::to_string(lost_xid) + "'::xid8)"), "committed")
+      << "the xid now belongs to somebody else";
+  const FinishResult result = Commit(1);
+  EXPECT_EQ(result.kind, Finished::kHazard) << "a lost branch was taken for a committed one";
+}
+
+class FailoverTrap : public TrapTest {
+ protected:
+  FailoverTrap()
+      : TrapTest(PrivateCluster::Make("primary" + std::to_string(++made), {{"max_prepared_transactions", "60"},
+                                                  {"wal_level", "replica"}})),
+        standby_(cluster_.MakeStandby("standby" + std::to_string(made))) {}
+  void AwaitReplay() {
+    const std::string end = cluster_.Sql("SELECT pg_current_wal_lsn()");
+    for (int i = 0; i < 2000; ++i) {
+      if (standby_.Sql("SELECT pg_last_wal_replay_lsn() >= '" + end + "'") == "t") return;
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+    FAIL() << "the standby did not catch up";
+  }
+  // The participant is told of the new primary, as an operator or a virtual address would.
+  void FailOver() {
+    cluster_.Kill();
+    standby_.Promote();
+    cluster_ = standby_;
+    Restart();
+  }
+  PrivateCluster standby_;
+  static inline int made = 0;
+};
+
+TEST_F(FailoverTrap, WithThePrepareReceived) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  ASSERT_FALSE(Take(2, 2));
+  ASSERT_TRUE(Prepared(2));
+  ASSERT_EQ(Commit(2).kind, Finished::kDone);
+  AwaitReplay();
+  FailOver();
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Commit(2).kind, Finished::kDone) << "no false alarm: the history shows the vote";
+  EXPECT_EQ(Balance(1), 99);
+  EXPECT_EQ(Balance(2), 99);
+  ASSERT_FALSE(Take(3, 3));
+  ASSERT_TRUE(Prepared(3));
+  EXPECT_EQ(evidence_[3].point.timeline, 2u);
+  EXPECT_EQ(Commit(3).kind, Finished::kDone);
+}
+
+TEST_F(FailoverTrap, WithoutThePrepare) {
+  AwaitReplay();
+  standby_.Stop();
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  cluster_.Kill();
+  standby_.Start();
+  FailOver();
+  const FinishResult result = Commit(1);
+  EXPECT_EQ(result.kind, Finished::kHazard) << result.message;
+  EXPECT_NE(result.message.find("failover"), std::string::npos) << result.message;
+  EXPECT_EQ(Balance(1), 100);
+}
+
+TEST_F(FailoverTrap, AStandbyIsRefused) {
+  PostgresOptions options = Options();
+  options.conninfo = standby_.conninfo();
+  const auto opened = PostgresResourceManager::Open(options);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_NE(opened.status().message().find("is a standby"), std::string::npos);
+}
+
+// Start-up: each refusal names the setting and the statement ---------------------------------
+
+class StartUp : public TrapTest {
+ protected:
+  // Why a participant would not start on a server with these settings.
+  std::string Refusal(const std::map<std::string, std::string>& settings, const std::string& sql = "") {
+    const PrivateCluster server = PrivateCluster::Make("startup" + std::to_string(++made), settings);
+    if (!sql.empty()) server.Sql(sql);
+    PostgresOptions options = Options();
+    options.conninfo = server.conninfo("postgres", sql.empty() ? "postgres" : "teller");
+    const auto opened = PostgresResourceManager::Open(options);
+    return opened.ok() ? "" : opened.status().message();
+  }
+  static void Has(const std::string& text, const std::string& part) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+  static inline int made = 0;
+};
+
+TEST_F(StartUp, MaxPreparedTransactions) {
+  Has(Refusal({{"max_prepared_transactions", "0"}}), "ALTER SYSTEM SET max_prepared_transactions = 50");
+}
+TEST_F(StartUp, Fsync) {
+  Has(Refusal({{"fsync", "off"}}), "ALTER SYSTEM SET fsync = on");
+}
+TEST_F(StartUp, FullPageWrites) {
+  Has(Refusal({{"full_page_writes", "off"}}), "ALTER SYSTEM SET full_page_writes = on");
+}
+TEST_F(StartUp, SynchronousCommitOffWithStandbys) {
+  Has(Refusal({{"synchronous_commit", "off"}, {"synchronous_standby_names", "other"}}),
+      "ALTER SYSTEM SET synchronous_commit = on");
+}
+TEST_F(StartUp, RoleThatBecomesAnother) {
+  Has(Refusal({}, "CREATE ROLE clerk; CREATE ROLE teller LOGIN IN ROLE clerk; ALTER ROLE teller SET role = clerk"),
+      "ALTER ROLE teller RESET role");
+}
+TEST_F(StartUp, RoleThatMayNotKeepNotes) {
+  Has(Refusal({}, "CREATE ROLE teller LOGIN"), "GRANT SELECT, INSERT, UPDATE ON public.troth_seen");
+}
+TEST_F(StartUp, BranchesOfAnotherRole) {
+  Has(Refusal({}, "CREATE ROLE teller LOGIN; GRANT CREATE ON SCHEMA public TO teller; COMMIT; BEGIN;"
+                  "PREPARE TRANSACTION 'troth:east:main-0123456789ab.1-00000001.1'"),
+      "Connect as postgres");
+}
+
+// The sweep ----------------------------------------------------------------------------------
+
+TEST_F(PhaseTwo, SweepSettlesWhatARestartLeft) {
+  for (int t = 1; t <= 3; ++t) {
+    ASSERT_FALSE(Take(t, t));
+    ASSERT_TRUE(Prepared(t));
+  }
+  const auto votes = evidence_;
+  Restart();
+  ASSERT_TRUE(manager_->HoldSweep("east"));
+  {
+    auto rival = PostgresResourceManager::Open(Options());
+    EXPECT_FALSE((*rival)->HoldSweep("east")) << "one instance at a time";
+  }
+  Sweep sweep("east", manager_.get(), table_.get(), SystemClock());
+  ASSERT_TRUE(sweep.Look().ok());
+  std::this_thread::sleep_for(Sweep::kPatience);
+  auto due = sweep.Look();
+  ASSERT_TRUE(due.ok());
+  ASSERT_EQ((*due).size(), 3u);
+  std::vector<SweepAnswer> answers;
+  for (const SweepInquiry& inquiry : *due) {
+    SweepAnswer answer{inquiry, SweepAnswer::Verdict::kAbort, {}};
+    if (inquiry.transaction_id == Id(1)) {
+      answer.verdict = SweepAnswer::Verdict::kCommit;
+      answer.evidence = votes.at(1);
+    }
+    answers.push_back(answer);
+  }
+  sweep.Settle(answers, milliseconds(2'000));
+  EXPECT_EQ(PreparedCount(), 0);
+  EXPECT_EQ(Balance(1), 99);
+  EXPECT_EQ(Balance(2), 100);
+  EXPECT_EQ(Balance(3), 100);
+}
+
+}  // namespace
+}  // namespace troth
