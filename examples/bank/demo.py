@@ -405,18 +405,24 @@ class Verdict:
         return 1 if self.broken else 0
 
 
-def tamper_once(bank, load, seconds):
-    """A function that, called often, changes one balance in the middle of the run."""
-    state = {"done": False}
+class Tamperer:
+    """Changes one balance behind the bank's back, in the middle of the run. Called often."""
 
-    def meanwhile():
-        if state["done"] or now() < load.began + seconds / 2:
+    def __init__(self, bank, load, options):
+        self._bank = bank
+        self._load = load
+        self._at = load.began + options.seconds / 2
+        self.done = not options.tamper
+
+    def __call__(self):
+        if self.done or now() < self._at:
             return
-        if bank.sql(bank.names[0], "UPDATE account SET balance = balance + 100 WHERE number = 1") is None:
-            return  # the server is away just now
-        state["done"] = True
-        load.events.append(f"tampered with {bank.names[0]}/1")
-    return meanwhile
+        name = self._bank.names[0]
+        changed = self._bank.sql(name, "UPDATE account SET balance = balance + 100 "
+                                       "WHERE number = 1")
+        if changed is not None:  # else the server is away just now
+            self.done = True
+            self._load.events.append(f"tampered with {name}/1")
 
 
 def run(bank, options):
@@ -429,12 +435,12 @@ def run(bank, options):
                                "20000"), check=True)
     load = Load(bank, options)
     try:
-        meanwhile = (tamper_once(bank, load, options.seconds) if options.tamper else lambda: None)
+        tamperer = Tamperer(bank, load, options)
         killer = Killer(bank, load, options.seconds)
         if options.kill:
-            killer.run(meanwhile)
+            killer.run(tamperer)
         while load.running():
-            meanwhile()
+            tamperer()
             time.sleep(0.02)
         load.wait()
     finally:
@@ -446,6 +452,8 @@ def run(bank, options):
     verdict.count_doubt()
     if options.kill:
         verdict.check_kills()
+    if not tamperer.done:
+        verdict.broken.append("no balance could be tampered with before the load ended")
     return verdict.tell()
 
 
