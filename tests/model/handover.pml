@@ -19,9 +19,9 @@
  * sleeps for ever. No run is endless (a search without fairness would show a
  * cycle), so the property needs no fairness: threads that can move, move.
  *
- * Configuration: CALLERS (2 or 3). EAGER: a thread about to block in the sync
- * first hands the reading of answers to a caller that sleeps. STALL: a sync may
- * take for ever; answers are read all the same. BROKEN_... takes out one rule.
+ * Configuration: CALLERS (2 or 3). NO_FINISH: nothing follows the reply. EAGER: a thread about to block in the sync
+ * first hands the reading of answers to a caller that sleeps. STALL: a caller's
+ * sync may take for ever; answers are read all the same. BROKEN_... takes out one rule.
  */
 
 #ifndef CALLERS
@@ -108,8 +108,12 @@ inline StepAll() {
     stepping++;
     assert(stepping == 1);
     prepares = prepares | r_asked;
+#ifdef NO_FINISH
+    ended = ended | r_durable;
+#else
     finishes = finishes | r_durable;
     ended = ended | r_finished;
+#endif
     appended = appended | r_voted;
     r_asked = 0; r_finished = 0
   };
@@ -144,7 +148,7 @@ inline Submit() {
 }
 
 /* Coordinator::FlushLog. */
-inline FlushLog() {
+inline FlushLog(may_stall) {
 #ifdef BROKEN_FORCED   /* the request is taken back after the records */
   d_step { syncing++; assert(syncing == 1); d = appended; appended = 0 };
   forced = false;
@@ -154,7 +158,7 @@ inline FlushLog() {
 #endif
 #ifdef STALL
   if
-  :: true -> false       /* this sync never ends */
+  :: may_stall -> false  /* this sync never ends */
   :: true
   fi;
 #endif
@@ -278,7 +282,7 @@ proctype Caller(byte me) {
           Promote();
           crew_held = false;
 #endif
-          FlushLog()
+          FlushLog(true)
      :: duty == poll -> Poll()
      :: duty == rest
      :: duty == leave -> break
@@ -305,7 +309,7 @@ proctype Keeper() {
        :: else -> crew_held = true
        fi };
      if
-     :: duty == flush -> FlushLog()
+     :: duty == flush -> FlushLog(false)
      :: else ->
           if
           :: d_step { asleep == 0 && !polling && outstanding ->
