@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/mark.h"
 
 namespace troth {
 namespace {
@@ -191,6 +192,7 @@ void CommitProtocol::On(const VoteArrived& e) {
   if (tx == transactions_.end()) {
     // Late: the transaction ended without this vote. If it was aborted, the branch is prepared
     // in vain and is released now rather than when its participant asks.
+    TROTH_MARK("vote-after-the-end");
     const bool prepared = e.vote.ballot == Ballot::kPrepared;
     if (prepared && Resolve(Full(e.id)) == InDoubtAnswer::kAborted &&
         registry_.at(e.participant).up) {
@@ -261,6 +263,7 @@ bool CommitProtocol::TakeVote(Transactions::iterator tx, Branch* branch, const B
     return false;
   }
   if (!log_room_) {
+    TROTH_MARK("all-voted-and-no-room");
     BecomeAborted(tx, Refusal{Reason::kNotServing, true,
                               "the coordinator's log has no room (disk full)", "", ""});
     return false;
@@ -434,6 +437,7 @@ void CommitProtocol::On(const AbortAsked& e) {
       ReplyKind(e.token, OutcomeKind::kAborted, id, refusal);
     } else {
       // Decided: this abort comes too late, and hears the truth once it may be told.
+      TROTH_MARK("abort-after-the-hand-over");
       AddWaiter(tx, Waiter{e.token, Waiter::kDecided, now_});
     }
     return;
@@ -560,7 +564,10 @@ void CommitProtocol::OnDeadline(Transactions::iterator tx) {
                               "the deadline passed while waiting for '" + late + "'", late, ""});
     return;
   }
-  if (tx->second.state == State::kDeciding) return;  // answered when durable
+  if (tx->second.state == State::kDeciding) {
+    TROTH_MARK("deadline-after-the-hand-over");
+    return;  // answered when durable
+  }
   std::vector<Waiter> staying;
   for (const Waiter& waiter : tx->second.waiters) {
     if (waiter.until > now_) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/mark.h"
 #include "coordinator/commit_protocol.h"
 
 namespace troth {
@@ -21,6 +22,7 @@ CommitProtocol::CommitProtocol(ProtocolOptions options, RecoveredState state,
   registry_.Load(state_.participants());
   // Decided in an earlier life and not ended: phase two goes on (laws L8, L14).
   state_.ForEachUnended([this](const CommitRecord& record) {
+    TROTH_MARK("recovered-unfinished");
     Transaction tx;
     tx.state = State::kCommitted;
     tx.began = now_;
@@ -315,6 +317,7 @@ void CommitProtocol::On(const Inquired& e) {
         answer.position = branch.position;
         // Whatever else sits under that GID never voted.
         answer.commit = static_cast<std::uint32_t>(branch.xid) == item.xid;
+        if (!answer.commit) TROTH_MARK("inquiry-for-another-xid");
       }
     }
     reply.answers.push_back(std::move(answer));

@@ -23,6 +23,9 @@ struct Profile {
   int lost, duplicate;
   DatabaseFaults statements;
   std::uint32_t without;  // faults never seen in it
+  // How long records live whole. A late duplicate of work may prepare a branch under an id that
+  // ended; while the record is whole it is rolled back, later it is kept in doubt, as expired.
+  std::int64_t record_ms = 20'000;
 };
 constexpr std::uint32_t Bit(Fault f) { return 1u << f; }
 constexpr Profile kProfiles[] = {
@@ -35,6 +38,7 @@ constexpr Profile kProfiles[] = {
      Bit(kCoordinatorCrash) | Bit(kPowerLoss) | Bit(kDiskErrors) | Bit(kDiskFull) |
          Bit(kParticipantCrash) | Bit(kDatabaseCrash) | Bit(kDatabaseAway) |
          Bit(kStatementFaults)},
+    {"retention", 60 * kMs, 20, 200, {1, 1, 1, 2, 5}, 0, 400},
 };
 const Profile* Find(const std::string& name) {
   for (const Profile& profile : kProfiles) {
@@ -55,7 +59,7 @@ Cluster::Cluster(const Options& options)
     : options_(WithProfile(options)), random_(options.seed), disk_(options.seed ^ 0x5eed) {
   wal_options_.segment_bytes = (256u << 10) << Below(3);
   wal_options_.retention.lease_ms = kLeaseMs;
-  wal_options_.retention.record_ms = 1'500;
+  wal_options_.retention.record_ms = Find(options_.profile)->record_ms;
   wal_options_.retention.outcome_ms = 600'000;
   wal_options_.random = [this] { return Random(); };
   const int participants =
@@ -69,6 +73,7 @@ Cluster::Cluster(const Options& options)
   participant_life_.assign(participants_.size(), 0);
   enrolled_.assign(participants_.size(), {0, 0});
   beats_.assign(participants_.size(), 0);
+  secret_of_.assign(participants_.size(), Epoch{});
   cut_off_until_.assign(participants_.size(), 0);
   const Result<std::string> id = Wal::Init(&disk_, "/log", "bank", wal_options_);
   TROTH_CHECK(id.ok());
@@ -184,7 +189,9 @@ void Cluster::Submit(Event event) {
 // What the threads of the real process would do now: flush what waits, watch the clock.
 void Cluster::AfterCoordinator() {
   if (coordinator_->BeginFlush(false)) {
-    const Us sync = 80 + static_cast<Us>(Below(300)) + (Below(200) == 0 ? 15 * kMs : 0);
+    const std::uint64_t stall = On(kDiskErrors) ? Below(4'000) : 4'000;
+    const Us sync = 80 + static_cast<Us>(Below(300)) +
+                    (stall == 0 ? 1'200 * kMs : stall < 20 ? 15 * kMs : 0);
     world_.In(sync, [this, life = life_] { EndFlush(life); });
   }
   const Us at = world_.now_us() +
@@ -489,6 +496,7 @@ void Cluster::CrashParticipant(int i) {
   if (!p(i).alive()) return;
   Say(2 + i, "p" + std::to_string(i) + " dies");
   p(i).Crash();
+  secret_of_[static_cast<std::size_t>(i)] = Epoch{};
   ++participant_life_[static_cast<std::size_t>(i)];
   if (CoordinatorUp()) {
     for (ParticipantIndex n = 0; n < channel_->peers_.size(); ++n) {
@@ -539,6 +547,9 @@ void Cluster::Enroll(int i, std::uint64_t life) {
         if (participant_life_[n] != life || coordinator != life_) return;
         if (reply != nullptr && std::holds_alternative<ReplyEnrolled>(*reply)) {
           enrolled_[n] = {life_, world_.now_us()};
+          const SenderSaid sender = channel_->Sender();
+          secret_of_[n] = coordinator_->epoch();
+          if (p(static_cast<int>(n)).Fence(sender)) p(static_cast<int>(n)).Told(sender);
         }
       });
 }
@@ -707,7 +718,7 @@ bool Cluster::Quiet() { return Unsettled().empty(); }
 std::string Cluster::Unsettled() {
   std::string text;
   for (const auto& participant : participants_) {
-    if (participant->PreparedCount() > 0) {
+    if (participant->PreparedCount() > participant->expired_or_not_mine()) {
       text += " " + participant->name() + " holds" + participant->PreparedText();
     }
   }

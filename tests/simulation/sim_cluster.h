@@ -39,7 +39,8 @@ struct Report {
   std::string violation;           // the first; empty: none
 };
 
-// Profiles: `default`, `calm` (no faults), `stormy` (everything more often), `disk`, `network`.
+// Profiles: `default`, `calm` (no faults), `stormy` (everything more often), `disk`, `network`,
+// `retention` (records become bits at once).
 bool KnownProfile(const std::string& name);
 Report Run(const Options& options);
 

@@ -230,6 +230,7 @@ class Cluster : public ReplySink {
   std::vector<Us> cut_off_until_;  // from the coordinator
   std::vector<std::pair<std::uint64_t, Us>> enrolled_;  // with which life of it, and when
   std::vector<int> beats_;
+  std::vector<Epoch> secret_of_;  // the epoch whose secret it was told, for codes of votes
   std::map<std::string, int> by_name_;
 
   std::unique_ptr<SimDecisionLog> log_;

@@ -137,6 +137,10 @@ SenderSaid Participant::Seen(const std::string& coordinator) const {
   return {seen->coordinator, seen->epoch, seen->epoch_random, seen->position};
 }
 
+void Participant::Told(const SenderSaid& sender) {
+  rep_->process->fence.Told({sender.coordinator, sender.epoch, sender.random, sender.position});
+}
+
 WorkSaid Participant::Work(const WorkAsk& ask) {
   BranchTable& table = rep_->process->table;
   WorkRequest request;

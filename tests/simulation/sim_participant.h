@@ -94,6 +94,7 @@ class Participant {
 
   bool Fence(const SenderSaid& sender);  // false: a stale epoch
   SenderSaid Seen(const std::string& coordinator) const;
+  void Told(const SenderSaid& sender);   // it answered an enrolment
   WorkSaid Work(const WorkAsk& ask);
   std::vector<VoteSaid> Prepare(const std::vector<PrepareAsk>& asks);
   std::vector<Settled> Finish(const std::vector<FinishAsk>& asks);
