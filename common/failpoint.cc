@@ -11,6 +11,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -129,17 +130,31 @@ void DisableAll() {
   armed.store(false);
 }
 
+namespace {
+
+// On stderr, for who waits for it; written before the effect, which may be death.
+void Tell(const char* name, const char* effect) {
+  dprintf(STDERR_FILENO, "failpoint %s: %s\n", name, effect);
+}
+
+}  // namespace
+
 bool Hit(const char* name) {
   switch (fiu_fail(name)) {
     case kOff: return false;
-    case kError: return true;
-    case kStop: raise(SIGSTOP); return false;
+    case kError: Tell(name, "error"); return true;
+    case kStop:
+      Tell(name, "stop");
+      raise(SIGSTOP);
+      return false;
     case kPause: {
+      Tell(name, "pause");
       const auto ms = reinterpret_cast<std::intptr_t>(fiu_failinfo());
       std::this_thread::sleep_for(std::chrono::milliseconds(ms));
       return false;
     }
     default:  // kCrash, and anything else somebody enabled by hand
+      Tell(name, "crash");
       kill(getpid(), SIGKILL);
       for (;;) ::pause();
   }

@@ -11,6 +11,7 @@ import threading
 from .clients import Client
 from .database import PORT, Database
 from .disk import Disk
+from .isolation import run
 from .network import Network
 from .process import Process
 
@@ -23,9 +24,10 @@ ACCOUNTS, BALANCE = 16, 100    # In each database.
 class Options:
     """What a cluster is made of.  `disks`: names whose data gets a disk of its own (the
     coordinator's `c`, servers' `d1`...).  `proxied`: participants that reach their server
-    through a proxy.  `clock_file`: processes take their wall clock's offset from that file."""
+    through a proxy.  `preload`: a library by which processes take their wall clock's offset from a
+    file (`Cluster.clock_files`)."""
 
-    def __init__(self, bin_dir, logs, participants=3, clients=2, disks=(), proxied=(), clocks=False,
+    def __init__(self, bin_dir, logs, participants=3, clients=2, disks=(), proxied=(),
                  coordinator_flags=(), participant_flags=(), preload=None):
         self.bin = pathlib.Path(bin_dir).resolve()
         self.logs = pathlib.Path(logs)
@@ -33,7 +35,6 @@ class Options:
         self.clients = clients
         self.disks = set(disks)
         self.proxied = set(proxied)
-        self.clocks = clocks
         self.coordinator_flags = list(coordinator_flags)
         self.participant_flags = list(participant_flags)
         self.preload = preload
@@ -110,6 +111,10 @@ class Cluster:
         return [p for p in (self.coordinator, *self.participants.values(), *self.proxies.values())
                 if p is not None]
 
+    def points(self, name):
+        """Where failpoints of this process are switched (points.py)."""
+        return str(self.directory / f'{name}.points')
+
     def names(self):
         return sorted(self.participants)
 
@@ -137,6 +142,8 @@ class Cluster:
                 done = self._init(database)
                 if done:
                     errors.append(done)
+                if database.name in self.disks:
+                    run('sync', '-f', self.disks[database.name].path)  # initdb did not.
             except Exception as error:  # pylint: disable=broad-except
                 errors.append(f'{database.name}: {error}')
 
@@ -165,8 +172,8 @@ class Cluster:
         return None if code == 0 else f'{init.name}: {init.last_words()}'
 
     def _environment(self, name):
-        environment = {'TROTH_FAILPOINT_CONTROL': str(self.directory / f'{name}.points')}
-        if self.options.clocks:
+        environment = {'TROTH_FAILPOINT_CONTROL': self.points(name)}
+        if self.options.preload:
             self.clock_files[name] = self.directory / f'{name}.clock'
             self.clock_files[name].write_text('+0\n', encoding='utf-8')
             environment.update({'LD_PRELOAD': self.options.preload, 'FAKETIME_NO_CACHE': '1',
@@ -196,7 +203,7 @@ class Cluster:
         node, database = self.network.nodes[name], self.databases[name]
         conninfo = database.conninfo()
         if name in self.options.proxied:
-            conninfo = self._make_proxy(name)
+            conninfo = self._make_proxy(name) + ' sslmode=disable gssencmode=disable'
         port_file = str(self.directory / f'{name}.ports')
         self.participants[name] = Process(
             name, node, [self._program('troth-jepsen-branch'), f'--name={name}',

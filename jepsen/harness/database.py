@@ -5,17 +5,15 @@ touches that.  The clusters themselves are tests/postgres/private_cluster.py's.
 """
 
 import os
-import pathlib
 import signal
 import subprocess
-import sys
 
 import psycopg2
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests' / 'postgres'))
-import private_cluster  # pylint: disable=wrong-import-position
+from . import private
 
 PORT = 5432
+QueryError = psycopg2.Error
 
 _SETTINGS = {
     'max_connections': 120,
@@ -37,7 +35,7 @@ class Database:
     def __init__(self, name, node, directory, settings=None):
         self.name = name
         self.node = node
-        self.cluster = private_cluster.Cluster(
+        self.cluster = private.Cluster(
             name, dir=str(directory), port=PORT,
             **{**_SETTINGS, 'listen_addresses': node.address, **(settings or {})})
 
@@ -113,7 +111,7 @@ def _signal(pid, number):
 
 def missing():
     """Why there can be no private server here, or None."""
-    if not (private_cluster.BIN / 'initdb').exists():
-        return f'there is no PostgreSQL 15 in {private_cluster.BIN}: run scripts/setup test'
-    done = subprocess.run(['id', private_cluster.OWNER], capture_output=True, check=False)
-    return None if done.returncode == 0 else f'there is no user {private_cluster.OWNER}'
+    if not (private.BIN / 'initdb').exists():
+        return f'there is no PostgreSQL 15 in {private.BIN}: run scripts/setup test'
+    done = subprocess.run(['id', private.OWNER], capture_output=True, check=False)
+    return None if done.returncode == 0 else f'there is no user {private.OWNER}'

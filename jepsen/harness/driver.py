@@ -86,16 +86,13 @@ class Driver:
         while left or given:
             for worker in mine:
                 if worker.operation is None and worker.index in given:
-                    operation, tries, ok = given.pop(worker.index)
-                    if not ok():
+                    operation, tries = given.pop(worker.index)
+                    if worker.failures:
                         (left if tries < 20 else lost).append((operation, tries + 1))
                 if worker.operation is None and left and time.monotonic() >= worker.due:
                     operation, tries = left.pop()
-                    before = len(self.samples)
-                    index = worker.index
                     self._ask(worker, operation)
-                    given[index] = (operation, tries,
-                                    lambda w=worker, b=before: w.failures == 0)
+                    given[worker.index] = (operation, tries)
             self._listen(0.05)
             self._look_for_hung()
         return lost
@@ -167,6 +164,10 @@ class Driver:
                 self.hung.append(f'{worker.workload.name}/{worker.operation.f} '
                                  f'{worker.operation.id} had no answer for {HUNG_SECONDS} s')
                 worker.client.kill()  # Its end is seen by _listen, and all of it becomes :info.
+
+    def close(self):
+        """Lets the clients go, for another driver."""
+        self._selector.close()
 
     # The harness's own looks ---------------------------------------------------------------
 

@@ -4,9 +4,11 @@ A fault begins and ends; both return what is written into the history.  `needs` 
 cluster must be made of for it; `missing` says why this machine can't do it.
 """
 
+import os
 import random as randoms
+import signal
 
-from . import network
+from . import database, network
 from .clients import Client
 
 
@@ -19,8 +21,8 @@ class Fault:
     seconds = (1.0, 4.0)
     disks = ''                # Whose data needs a disk of its own: `c`, and `d` for all servers.
     needs_proxy = False
-    needs_clocks = False
     may_end = {}              # Exit code -> names of processes that may end with it by themselves.
+    problem = None            # What the fault itself found wrong, in words.
 
     def __init__(self, cluster, driver, random=randoms):
         self.cluster = cluster
@@ -38,6 +40,11 @@ class Fault:
         """Names of the disks it needs in a cluster of so many participants."""
         servers = [f'd{i + 1}' for i in range(participants)] if 'd' in cls.disks else []
         return servers + (['c'] if 'c' in cls.disks else [])
+
+    @classmethod
+    def preload(cls):
+        """A library that every process must be started with for it, or None."""
+        return None
 
     def choose(self, busy):
         raise NotImplementedError
@@ -351,22 +358,22 @@ class KillBackend(DatabaseFault):
     seconds = (0.0, 0.5)
 
     def begin(self):
-        import os  # pylint: disable=import-outside-toplevel
-        import signal  # pylint: disable=import-outside-toplevel
-        backends = self.database.backends()
-        busy = [b for b in backends if b[2] != 'idle'] or backends
-        if not busy:
-            return None
-        pid, query, state = self.random.choice(busy)
-        hard = self.random.random() < 0.3
-        if hard and pid in self.database.cluster.children():
-            os.kill(pid, signal.SIGKILL)
-        else:
-            self.database.query('SELECT pg_terminate_backend(%s)', (pid,))
+        try:
+            backends = self.database.backends()
+            busy = [b for b in backends if b[2] != 'idle'] or backends
+            if not busy:
+                return None
+            pid, query, state = self.random.choice(busy)
+            hard = self.random.random() < 0.3
+            if hard and pid in self.database.cluster.children():
+                os.kill(pid, signal.SIGKILL)
+            else:
+                self.database.query('SELECT pg_terminate_backend(%s)', (pid,))
+        except database.QueryError:
+            return None           # It is still recovering from the one before.
         return {':target': self.database.name, ':hard': hard, ':state': state or '',
                 ':query': (query or '')[:60]}
 
 
-FAULTS = {fault.name: fault for fault in (
-    Kill, Pause, KillClient, Partition, *map(_shape, Partition.shapes), Reset, Loss, Delay,
-    KillPostgres, RestartPostgres, PausePostgres, KillBackend)}
+FAULTS = (Kill, Pause, KillClient, Partition, *map(_shape, Partition.shapes), Reset, Loss, Delay,
+          KillPostgres, RestartPostgres, PausePostgres, KillBackend)

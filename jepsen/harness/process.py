@@ -30,7 +30,6 @@ class Process:
         self.starts = 0
         self.surprises = []
         self._killed = False      # By us: its death is no surprise.
-        self._stopped = False
         self._popen = None
         self._lock = threading.RLock()
 
@@ -46,8 +45,9 @@ class Process:
         with self._lock:
             return self._popen is not None and self._popen.poll() is None
 
-    def launch(self):
-        """Starts it, without waiting for anything."""
+    def launch(self, env=None, watched=True):
+        """Starts it, without waiting for anything.  `env`: variables for this life only; not
+        `watched`: nobody starts it again, and its death is no surprise."""
         with self._lock:
             if self.alive:
                 return
@@ -58,11 +58,11 @@ class Process:
                 log.flush()
                 self._popen = subprocess.Popen(
                     self.node.command(*self.prefix, *self.argv), stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log, cwd='/', env={**os.environ, **self.env},
+                    stdout=log, stderr=log, cwd='/', env={**os.environ, **self.env, **(env or {})},
                     start_new_session=True)
             self.starts += 1
-            self.wanted = True
-            self._killed = self._stopped = False
+            self.wanted = watched
+            self._killed = not watched
 
     @property
     def ready(self):
@@ -91,6 +91,13 @@ class Process:
         with open(self.port_file, encoding='utf-8') as file:
             return json.load(file)
 
+    def wait_death(self, seconds):
+        """True when it has ended within so many seconds."""
+        end = time.monotonic() + seconds
+        while self.alive and time.monotonic() < end:
+            time.sleep(0.01)
+        return not self.alive
+
     def last_words(self, count=15):
         with open(self.log, encoding='utf-8', errors='replace') as log:
             return ''.join(log.readlines()[-count:]).rstrip()
@@ -113,9 +120,11 @@ class Process:
         self._popen.wait()
         return True
 
-    def expect_death(self):
-        """What it dies of from here on is our doing, until it is started again."""
-        self._killed = True
+    def abandon(self):
+        """What it dies of from here on is our doing, and nobody starts it but launch()."""
+        with self._lock:
+            self.wanted = False
+            self._killed = True
 
     def terminate(self, seconds=20):
         """SIGTERM, then SIGKILL after a while; returns the exit code."""
@@ -130,12 +139,14 @@ class Process:
             self.kill()
             return -signal.SIGKILL
 
+    def excuse(self, excused=True):
+        """Its death in this life is (or is not) our doing; it is started again."""
+        self._killed = excused
+
     def pause(self):
-        self._stopped = self.signal(signal.SIGSTOP)
-        return self._stopped
+        return self.signal(signal.SIGSTOP)
 
     def resume(self):
-        self._stopped = False
         return self.signal(signal.SIGCONT)
 
     def reap(self):

@@ -13,7 +13,7 @@ from checkers import edn
 from . import database, isolation
 from .cluster import Cluster, Options
 from .driver import Driver
-from .faults import FAULTS
+from .catalogue import FAULTS
 from .judge import judge
 from .nemesis import Nemesis
 from .process import Supervisor
@@ -157,7 +157,7 @@ class Run:
                 continue
             available.append(fault)
             options.disks.update(fault.disks_for(self.options.participants))
-            options.clocks = options.clocks or fault.needs_clocks
+            options.preload = options.preload or fault.preload()
             if fault.needs_proxy:
                 options.proxied.update(f'p{i + 1}' for i in range(self.options.participants))
         if self.fault_types and not available:
@@ -244,6 +244,8 @@ class Run:
         for name, code in self.deaths:
             if name not in self._tolerated(code):
                 self.problems.append(f'{name} ended by itself, with {code}: {self.logs / name}.log')
+        self.problems += [f'{i.fault.name}: {i.fault.problem}' for i in self.injections
+                          if i.fault.problem]
         injected = {i.fault.name for i in self.injections}
         for fault in self.fault_types:
             if fault.name not in injected:

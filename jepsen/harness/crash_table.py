@@ -1,0 +1,65 @@
+"""The crash windows of docs/protocol.md as the sweep takes them: which process, when its point is
+passed, and which actions make no sense there, with the reason.  Decided here, not by a run.
+"""
+
+ACTIONS = ('kill', 'pause', 'cut', 'error')
+
+_NO_BRANCH = 'the point has no error branch: what follows does not depend on it'
+_NO_CONNECTION = 'it serves nobody yet: there is no connection to cut'
+
+
+class Row:
+    """One crash window.  `when`: `running` (under load), `opening` (while the coordinator opens
+    its log), `init` (while a log is made).  `provoke`: what must happen for the point to be
+    passed soon, if load alone is not enough (sweep.py).  Of `pause`, `cut` and `error` each is
+    None, or the reason why the cell is not applicable."""
+
+    def __init__(self, name, process, when='running', provoke=None, cut=None, error=None):
+        self.name = name
+        self.process = process
+        self.when = when
+        self.provoke = provoke
+        self.reasons = {'kill': None, 'pause': None, 'cut': cut, 'error': error}
+        self.error = error
+
+
+def _c(name, **more):
+    return Row(name, 'coordinator', **more)
+
+
+def _p(name, **more):
+    return Row(name, 'participant', **more)
+
+
+ROWS = (
+    _c('lease-replying', provoke='new-client'),
+    _c('prepare-sending'),
+    _c('vote-arrived'),
+    _c('record-handed-over'),
+    _c('log-batch-handed-over'),
+    _c('log-batch-written'),
+    _c('log-batch-durable'),
+    _c('record-durable'),
+    _c('finish-sending'),
+    _c('acknowledgement-arrived'),
+    _c('outcome-replying'),
+    _c('log-segment-written'),
+    _c('log-segment-renamed'),
+    _c('checkpoint-written'),
+    _c('checkpoint-renamed'),
+    _c('checkpoint-old-removed'),
+    _c('opening-written', when='opening', cut=_NO_CONNECTION),
+    _c('opening-segment-renamed', when='opening', cut=_NO_CONNECTION),
+    _c('opening-checkpoint-renamed', when='opening', cut=_NO_CONNECTION),
+    _c('opening-old-removed', when='opening', cut=_NO_CONNECTION),
+    _c('init-segment-renamed', when='init', cut=_NO_CONNECTION),
+    _p('before-enrol', provoke='coordinator-restart'),
+    _p('work-done', error=_NO_BRANCH),
+    _p('before-prepare'),
+    _p('after-prepare', error=_NO_BRANCH),
+    _p('before-commit-prepared', error=_NO_BRANCH),
+    _p('after-commit-prepared', error=_NO_BRANCH),
+    _p('sweep-listed', provoke='in-doubt', error=_NO_BRANCH),
+    _p('sweep-answered', provoke='in-doubt', error=_NO_BRANCH),
+    _p('sweep-settled', provoke='in-doubt', error=_NO_BRANCH),
+)

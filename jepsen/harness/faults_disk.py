@@ -1,0 +1,212 @@
+"""Faults of disks: power, space, errors, damage."""
+
+import shutil
+import subprocess
+import time
+
+from . import disk
+from .faults import DatabaseFault, Fault
+from .private import kill_tree
+
+
+class CoordinatorDisk(Fault):
+    """Has the coordinator and its disk to itself."""
+
+    def choose(self, busy):
+        self.targets = {'c'}
+        return 'c' not in busy and self.cluster.coordinator.ready
+
+    @property
+    def process(self):
+        return self.cluster.coordinator
+
+    def start_again(self, seconds=20):
+        """True when the coordinator serves again."""
+        self.process.launch()
+        return self.process.wait_ready(seconds)
+
+
+class PowerCoordinator(CoordinatorDisk):
+    """The coordinator's machine loses power: what was not synced is gone."""
+
+    name = 'power-coordinator'
+    seconds = (0.0, 2.0)
+    disks = 'c'
+
+    @classmethod
+    def missing(cls, options):
+        return disk.can_mount()
+
+    def begin(self):
+        self.process.abandon()
+        self.cluster.disks['c'].lose_power()
+        time.sleep(self.random.uniform(0, 0.2))
+        self.process.kill()
+        return {':target': 'c'}
+
+    def end(self):
+        self.cluster.disks['c'].power_on()
+        return {':target': 'c', ':ready': self.start_again()}
+
+
+class PowerPostgres(DatabaseFault):
+    """A PostgreSQL server's machine loses power."""
+
+    name = 'power-postgres'
+    seconds = (0.0, 2.0)
+    disks = 'd'
+
+    @classmethod
+    def missing(cls, options):
+        return disk.can_mount()
+
+    def begin(self):
+        postmaster = self.database.cluster.pid
+        self.cluster.disks[self.database.name].lose_power()
+        time.sleep(self.random.uniform(0, 0.2))
+        kill_tree(postmaster)
+        return {':target': self.database.name}
+
+    def end(self):
+        self.cluster.disks[self.database.name].power_on()
+        self.database.start()
+        return {':target': self.database.name}
+
+
+class DiskFull(CoordinatorDisk):
+    """The coordinator's disk is full; half of the times it is also killed and started there."""
+
+    name = 'disk-full'
+    seconds = (3.0, 8.0)
+    disks = 'c'
+
+    @classmethod
+    def missing(cls, options):
+        return disk.can_mount()
+
+    def begin(self):
+        taken = self.cluster.disks['c'].fill()
+        value = {':target': 'c', ':bytes': taken}
+        if self.random.random() < 0.5:
+            self.process.kill()
+            value[':restarted'] = self.start_again()
+            if not value[':restarted']:
+                self.problem = ('the coordinator did not start on a full disk: '
+                                + self.process.last_words(3))
+        return value
+
+    def end(self):
+        self.cluster.disks['c'].empty()
+        return {':target': 'c'}
+
+
+class DiskFullPostgres(DatabaseFault):
+    """A PostgreSQL server's disk is full; it may end of that, and is started again after."""
+
+    name = 'disk-full-postgres'
+    seconds = (2.0, 6.0)
+    disks = 'd'
+
+    @classmethod
+    def missing(cls, options):
+        return disk.can_mount()
+
+    def begin(self):
+        return {':target': self.database.name,
+                ':bytes': self.cluster.disks[self.database.name].fill()}
+
+    def end(self):
+        self.cluster.disks[self.database.name].empty()
+        survived = self.database.up
+        self.database.start()
+        return {':target': self.database.name, ':survived': survived}
+
+
+class SyncError(CoordinatorDisk):
+    """The next sync of the coordinator's log fails with EIO: it must end, and open anew."""
+
+    name = 'sync-eio'
+    seconds = (0.5, 1.0)
+    may_end = {3: ('c',)}
+    tracer = None
+
+    @classmethod
+    def missing(cls, options):
+        done = subprocess.run(['strace', '-f', '-qq', '-e', 'trace=getpid', '-e',
+                               'inject=getpid:error=EIO', 'true'], capture_output=True,
+                              text=True, check=False)
+        return None if done.returncode == 0 else f'strace injects nothing: {done.stderr.strip()}'
+
+    def begin(self):
+        pid = self.process.pid
+        self.tracer = subprocess.Popen(
+            ['strace', '-f', '-qq', '-o', str(self.cluster.options.logs / 'strace.log'),
+             '-e', 'trace=fdatasync,fsync', '-e', 'inject=fdatasync,fsync:error=EIO',
+             '-p', str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 5
+        while self.process.pid == pid and self.process.alive and time.monotonic() < end:
+            time.sleep(0.01)
+        died = not (self.process.pid == pid and self.process.alive)
+        if not died and self.tracer.poll() is None:
+            self.problem = 'a failed sync of the log did not end the coordinator'
+        return {':target': 'c', ':died': died}
+
+    def end(self):
+        if self.tracer.poll() is None:
+            self.tracer.terminate()
+        self.tracer.wait()
+        return {':target': 'c', ':ready': self.process.wait_ready(15)}
+
+
+class LogDamage(CoordinatorDisk):
+    """While the coordinator is down a bit of its log flips: it must refuse to start, and starts
+    when the log is as it was."""
+
+    name = 'log-damage'
+    seconds = (0.0, 0.5)
+
+    def begin(self):
+        self.process.kill()
+        wal, copy = self.cluster.wal, self.cluster.directory / 'wal-before-damage'
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(wal, copy)
+        where = self._flip(wal)
+        if where is None:
+            self.start_again()
+            return None
+        words = self._try_to_start()
+        shutil.rmtree(wal)
+        shutil.copytree(copy, wal)
+        return {':target': 'c', ':where': where, ':words': words[:300]}
+
+    def _flip(self, wal):
+        """Flips a bit of what is surely within the log, not in its last two blocks."""
+        files = sorted(f for f in wal.iterdir() if f.is_file() and f.stat().st_size > 8192)
+        self.random.shuffle(files)
+        for file in files:
+            content = bytearray(file.read_bytes())
+            written = len(bytes(content).rstrip(b'\0'))
+            places = [i for i in (self.random.randrange(max(1, written)) for _ in range(64))
+                      if content[i] and i < written - 8192]
+            if places:
+                content[places[0]] ^= 1 << self.random.randrange(8)
+                file.write_bytes(content)
+                return f'{file.name}:{places[0]}'
+        return None
+
+    def _try_to_start(self):
+        """The words of its refusal."""
+        self.process.launch(watched=False)
+        if self.process.wait_ready(10):
+            self.problem = 'it started on a damaged log'
+            self.process.kill()
+        elif not self.process.wait_death(1):
+            self.problem = 'it neither started on a damaged log nor refused to'
+            self.process.kill()
+        return self.process.last_words(1)
+
+    def end(self):
+        return {':target': 'c', ':ready': self.start_again()}
+
+
+FAULTS = (PowerCoordinator, PowerPostgres, DiskFull, DiskFullPostgres, SyncError, LogDamage)

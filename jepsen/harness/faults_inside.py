@@ -1,0 +1,116 @@
+"""Faults inside processes and between their messages: failpoints, clocks, a cut at a message."""
+
+import os
+import socket
+
+from . import crash_table, points
+from .faults import Fault, ProcessFault
+
+_FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1'
+
+
+class Failpoint(ProcessFault):
+    """A process ends, stands still for a moment, or errs at a named point (docs/protocol.md)."""
+
+    name = 'failpoint'
+    seconds = (0.5, 2.5)
+    since = point = action = None
+
+    def begin(self):
+        role = 'coordinator' if self.process.name == 'c' else 'participant'
+        rows = [row for row in crash_table.ROWS if row.process == role and row.when == 'running']
+        row = self.random.choice(rows)
+        self.point = row.name
+        self.action = self.random.choice(['crash', 'pause'] + (['error'] if row.error is None else []))
+        self.since = points.mark(self.process)
+        self.process.excuse()
+        try:
+            points.arm(self.cluster, self.process, self.point, self.action)
+        except points.PointError:
+            self.process.excuse(False)
+            return None
+        return {':target': self.process.name, ':point': self.point, ':action': ':' + self.action}
+
+    def end(self):
+        hit = points.hit(self.process, self.point, self.since)
+        if not hit and self.process.alive:
+            try:
+                points.disarm(self.cluster, self.process, self.point)
+            except points.PointError:
+                pass
+            self.process.excuse(False)
+        return {':target': self.process.name, ':point': self.point, ':hit': hit,
+                ':ready': self.process.wait_ready(15)}
+
+
+class Clock(Fault):
+    """The wall clock of one process jumps, by seconds up to days, either way, and back."""
+
+    name = 'clock'
+    seconds = (1.0, 5.0)
+    chosen = None
+
+    @classmethod
+    def missing(cls, options):
+        return None if os.path.exists(_FAKETIME) else 'there is no libfaketime: scripts/setup test'
+
+    @classmethod
+    def preload(cls):
+        return _FAKETIME
+
+    def choose(self, busy):
+        self.chosen = self.pick(['c', *self.cluster.names()],
+                                {name[len('clock-'):] for name in busy if name.startswith('clock-')})
+        self.targets = {f'clock-{self.chosen}'}
+        return self.chosen is not None
+
+    def _set(self, seconds):
+        file = self.cluster.clock_files[self.chosen]
+        temporary = file.with_suffix('.new')
+        temporary.write_text(f'{seconds:+d}\n', encoding='utf-8')
+        temporary.rename(file)
+
+    def begin(self):
+        seconds = self.random.choice((-1, 1)) * int(10 ** self.random.uniform(0, 6))
+        self._set(seconds)
+        return {':target': self.chosen, ':seconds': seconds}
+
+    def end(self):
+        self._set(0)
+        return {':target': self.chosen}
+
+
+class CutMessage(Fault):
+    """Between a participant and its server the connection is cut at PREPARE TRANSACTION, at its
+    answer, at COMMIT PREPARED or at its answer; or that message is held for a while."""
+
+    name = 'cut-message'
+    seconds = (0.5, 2.0)
+    needs_proxy = True
+    chosen = connection = None
+
+    def choose(self, busy):
+        self.chosen = self.pick(self.cluster.proxies, busy)
+        return self.chosen is not None
+
+    def begin(self):
+        point = self.random.choice(('prepare', 'prepare-answer', 'commit', 'commit-answer'))
+        action = self.random.choice(('cut', 'cut', f'hold:{self.random.randint(100, 3000)}'))
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.settimeout(4)
+        try:
+            self.connection.connect(self.cluster.proxies[self.chosen].port_file)
+            self.connection.sendall(f'{point} {action}\n'.encode())
+            hit = self.connection.recv(10) == b'done\n'
+        except OSError:
+            hit = False
+        if not hit:
+            self.connection.close()
+            return None
+        return {':target': self.chosen, ':point': ':' + point, ':action': action}
+
+    def end(self):
+        self.connection.close()
+
+
+FAULTS = (Failpoint, Clock, CutMessage)
