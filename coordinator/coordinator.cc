@@ -198,4 +198,14 @@ void Coordinator::Inspect(const std::function<void(const CommitProtocol&)>& look
   Run();
 }
 
+std::size_t Coordinator::AwaitNone(std::chrono::milliseconds limit) {
+  const auto until = std::chrono::steady_clock::now() + limit;
+  MutexLock lock(&mutex_);
+  for (;;) {
+    while (running_) idle_.Wait(&mutex_);
+    const std::size_t left = protocol_.undecided() + protocol_.unacknowledged();
+    if (left == 0 || !idle_.WaitUntil(&mutex_, until)) return left;
+  }
+}
+
 }  // namespace troth

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -68,6 +69,9 @@ class Coordinator {
 
   // Lets `look` see the machine between two steps. Short, please: commits wait.
   void Inspect(const std::function<void(const CommitProtocol&)>& look) TROTH_EXCLUDES(mutex_);
+
+  // Waits until no transaction is under way, at most for `limit`; returns how many are.
+  std::size_t AwaitNone(std::chrono::milliseconds limit) TROTH_EXCLUDES(mutex_);
 
   // Durable batch of the log, for messages (law L7c).
   std::uint64_t durable_batch() const { return durable_batch_.load(std::memory_order_acquire); }

@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
-#include <thread>
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
@@ -109,18 +108,10 @@ bool WritePortFile(const troth::CoordinatorServer& server, const std::string& id
   return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
 }
 
-// Waits until what is under way has ended, or the time is over.
+// No new transactions; waits until what is under way has ended, or the time is over.
 void Drain(troth::Coordinator* coordinator) {
   coordinator->Submit(troth::DrainAsked{});
-  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(FLAGS_drain_ms);
-  std::size_t left = 1;
-  while (left > 0 && std::chrono::steady_clock::now() < until) {
-    coordinator->Inspect([&](const troth::CommitProtocol& machine) {
-      left = machine.undecided() + machine.unacknowledged();
-    });
-    // Rare and short: polling here spares the machine a notion of waiting for emptiness.
-    if (left > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  const std::size_t left = coordinator->AwaitNone(std::chrono::milliseconds(FLAGS_drain_ms));
   if (left > 0) {
     LOG(WARNING) << left << " transactions are not finished; the next start goes on with them";
   }
