@@ -119,10 +119,10 @@ class Bank(troth.ParticipantService):
     def balances(self, context, accounts):
         if len(accounts) > MAX_LEGS:
             raise invalid("at most 1000 accounts are read at a time")
-        # A read-only branch may not lock rows; its snapshot is what it has.
-        lock = "" if context.read_only else " FOR SHARE"
         found = []
         with self.participant.work(context) as work:
+            # A read-only branch may not lock rows; its snapshot is what it has.
+            lock = "" if work.read_only else " FOR SHARE"
             for number in accounts:
                 row = work.execute("SELECT number, balance, opened_with FROM account"
                                    f" WHERE number = %s{lock}", (number,)).fetchone()

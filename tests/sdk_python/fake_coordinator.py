@@ -8,6 +8,7 @@ import time
 import harness  # noqa: F401  pylint: disable=unused-import
 
 from thrift.Thrift import TException
+from thrift.transport.TTransport import TTransportException
 from troth.ids import TransactionId
 from troth.transport import Listener, connect, protocol_on
 from troth.vote_mac import make_vote_mac, participant_secret
@@ -115,7 +116,7 @@ class FakeCoordinator:
             if self.deliver:
                 self._finish_all(id_, request.branches, True)
         if lost:
-            raise ConnectionError("the reply is lost")  # the client hears an unexplained error
+            raise TTransportException(message="the reply is lost")  # closes the connection
         return self.outcome(id_, 0)
 
     def abort(self, request):

@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 _HERE = pathlib.Path(__file__).resolve().parent
-_CONTRACT = ("troth.thrift", "coordinator.thrift", "participant.thrift")
+CONTRACT = ("troth.thrift", "coordinator.thrift", "participant.thrift")
 
 
 class IdlError(Exception):
@@ -30,14 +30,14 @@ class IdlError(Exception):
 def include_dir() -> pathlib.Path:
     """The folder with the contract's files, for `thrift -I`."""
     for folder in (_HERE / "thrift", _HERE.parents[2] / "thrift"):
-        if (folder / _CONTRACT[0]).is_file():
+        if (folder / CONTRACT[0]).is_file():
             return folder
-    raise IdlError(f"the wire contract ({_CONTRACT[0]}) is neither beside {_HERE} nor in a source tree")
+    raise IdlError(f"the wire contract ({CONTRACT[0]}) is neither beside {_HERE} nor in a source tree")
 
 
 def contract() -> pathlib.Path:
     """A directory with the generated package `troth/wire`."""
-    return _generated(tuple(include_dir() / name for name in _CONTRACT))
+    return _generated(tuple(include_dir() / name for name in CONTRACT))
 
 
 def compile(path: str | os.PathLike[str]) -> pathlib.Path:  # pylint: disable=redefined-builtin
@@ -82,7 +82,7 @@ def _build_dir() -> pathlib.Path:
     if named:
         return pathlib.Path(named)
     root = _HERE.parents[2]
-    if (root / "thrift" / _CONTRACT[0]).is_file() and os.access(root, os.W_OK):
+    if (root / "thrift" / CONTRACT[0]).is_file() and os.access(root, os.W_OK):
         return root / "build" / "python"
     cache = os.environ.get("XDG_CACHE_HOME")
     return (pathlib.Path(cache) if cache else pathlib.Path.home() / ".cache") / "troth"

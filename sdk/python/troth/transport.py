@@ -12,15 +12,16 @@ import threading
 import time
 from typing import Any, Callable
 
-from thrift.protocol.TCompactProtocol import TCompactProtocolAcceleratedFactory
+from thrift.protocol.TCompactProtocol import TCompactProtocolAccelerated
 from thrift.transport.TTransport import CReadableTransport, TTransportBase, TTransportException
 
 log = logging.getLogger("troth")
 
 MAX_FRAME_BYTES = 1 << 20
 _SEND_TIMEOUT_S = 10.0
-_PROTOCOL = TCompactProtocolAcceleratedFactory(
-    string_length_limit=MAX_FRAME_BYTES, container_length_limit=MAX_FRAME_BYTES, fallback=True)
+# Thrift's decoder in C follows nesting, a level a byte, until the stack ends (seen: 100,000 levels
+# end a process with 8 MiB of it). Larger frames are left to the one in Python, which gives up.
+_FAST_FRAME_BYTES = 16 * 1024
 
 
 class FramedSocket(TTransportBase, CReadableTransport):
@@ -32,6 +33,7 @@ class FramedSocket(TTransportBase, CReadableTransport):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._in = io.BytesIO()
+        self.frame_bytes = 0  # of the frame that is being read
         self._replies = 0  # frames that the present message may still ask for
         self._until: float | None = None
         self.sent = False  # a whole frame went out since somebody set this to False
@@ -76,6 +78,7 @@ class FramedSocket(TTransportBase, CReadableTransport):
             raise TTransportException(TTransportException.UNKNOWN,
                                       f"a frame of {size} bytes; at most {MAX_FRAME_BYTES} are taken")
         self._in = io.BytesIO(self._receive(size))
+        self.frame_bytes = size
 
     def flush(self) -> None:
         data = b"".join(self._out)
@@ -151,8 +154,21 @@ class FramedSocket(TTransportBase, CReadableTransport):
         return self._socket.fileno()
 
 
+class _Compact(TCompactProtocolAccelerated):
+    """Decodes small frames in C, large ones in Python."""
+
+    @property
+    def _fast_decode(self) -> Any:
+        return self._decode_in_c if self.trans.frame_bytes <= _FAST_FRAME_BYTES else None
+
+    @_fast_decode.setter
+    def _fast_decode(self, decode: Any) -> None:
+        self._decode_in_c = decode
+
+
 def protocol_on(transport: FramedSocket) -> Any:
-    return _PROTOCOL.getProtocol(transport)
+    return _Compact(transport, fallback=True, string_length_limit=MAX_FRAME_BYTES,
+                    container_length_limit=MAX_FRAME_BYTES)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -92,6 +92,12 @@ class WorkScope:
         assert self._work is not None, "outside `with`"
         return self._work.session.connection  # type: ignore[attr-defined]
 
+    @property
+    def read_only(self) -> bool:
+        """The branch was opened read-only; the context says so at its first work only."""
+        assert self._work is not None, "outside `with`"
+        return self._work.session.read_only  # type: ignore[attr-defined]
+
     def cursor(self, **options: Any) -> psycopg2.extensions.cursor:
         return self.connection.cursor(**options)
 

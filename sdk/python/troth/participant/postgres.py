@@ -155,6 +155,10 @@ class PostgresSession:
         return self._options.gid
 
     @property
+    def read_only(self) -> bool:
+        return self._options.read_only
+
+    @property
     def connection(self) -> PgConnection:
         """What application code works on. Raises Refusal when it is gone."""
         if self._connection is None:
