@@ -210,6 +210,21 @@ TEST_F(Laws, L6_AbsenceSaysNothingAboveWhatWasHandedOut) {
   Expect("outcome 1.10001", "not-mine");
 }
 
+TEST_F(Laws, L6_AnotherLogsIdIsNotMine) {
+  Decide("1");
+  Run("durable");
+  TransactionId other{"bank-ba9876543210", {world.machine().epoch(), 1}};
+  world.Feed(OutcomeAsked{90, other, 0});
+  world.Feed(CommitAsked{91, other, {}, 1'000, true, ""});
+  world.Feed(AbortAsked{92, other, {}, ""});
+  world.Feed(Inquired{93, "a", {{other, 701}}, {}});
+  EXPECT_TRUE(Of<ReplyOutcome>(world.actions()).empty());
+  EXPECT_EQ(Of<ReplyRefused>(world.actions()).size(), 3u);
+  const auto answers = Of<ReplyAnswers>(world.actions());
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].answers[0].answer, InDoubtAnswer::kNotMine);
+}
+
 TEST_F(Laws, L7a_AnEndedEpochCommitsNothing) {
   Run("commit 1 a b\n vote a 1 prepared=700\n crash\n ready a b c");
   Run("vote a 1.1 prepared=700\n vote b 1.1 prepared=900\n commit 1.1 a b\n"

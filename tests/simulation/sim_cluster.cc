@@ -57,7 +57,7 @@ Report Run(const Options& options) { return Cluster(options).Run(); }
 
 Cluster::Cluster(const Options& options)
     : options_(WithProfile(options)), random_(options.seed), disk_(options.seed ^ 0x5eed) {
-  wal_options_.segment_bytes = (256u << 10) << Below(3);
+  wal_options_.segment_bytes = (128u << 10) << Below(3);
   wal_options_.retention.lease_ms = kLeaseMs;
   wal_options_.retention.record_ms = Find(options_.profile)->record_ms;
   wal_options_.retention.outcome_ms = 600'000;

