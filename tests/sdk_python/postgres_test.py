@@ -1,0 +1,319 @@
+#!/usr/bin/python3
+"""The Python participant's edge to PostgreSQL, trap by trap, on a private cluster: what application
+code can do to its block, what PREPARE can answer, what a pooled connection remembers."""
+
+import threading
+import time
+import unittest
+
+import psycopg2
+
+import harness
+from harness import troth, until
+from troth.participant.postgres import PostgresResourceManager
+from troth.participant.values import (
+    BeginOptions, Evidence, FinishKind, FinishOrder, Isolation, LogPoint, PrepareKind, Refusal,
+    Refused)
+
+
+class Postgres(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = harness.private_cluster.Cluster("edge", max_prepared_transactions=10).start()
+        cls.cluster.psql("CREATE TABLE t (n int PRIMARY KEY, v int);"
+                         "CREATE TABLE child (n int REFERENCES t DEFERRABLE INITIALLY DEFERRED);"
+                         "CREATE ROLE other; GRANT ALL ON t TO other")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.stop()
+
+    def setUp(self):
+        self.cluster.psql("TRUNCATE t, child; INSERT INTO t VALUES (1, 0)")
+        self.rm = self.manager()
+        self.count = 0
+
+    def tearDown(self):
+        self.rm.close()
+        for gid in self.prepared():
+            self.cluster.psql(f"ROLLBACK PREPARED '{gid}'")
+
+    def manager(self, conninfo=None, **options):
+        return PostgresResourceManager(conninfo or self.cluster.conninfo(), "edge",
+                                       **{"pool_size": 2, "max_in_doubt": 10, **options})
+
+    def prepared(self):
+        return self.cluster.psql("SELECT gid FROM pg_prepared_xacts").split()
+
+    def begin(self, left=5_000, read_only=False, gid=None):
+        self.count += 1
+        self.gid = gid or f"troth:edge:c-0123456789ab.1-0000abcd.{self.count}"
+        return self.rm.begin(BeginOptions(self.gid, f"{self.count:016x}", Isolation.DEFAULT,
+                                          read_only, left))
+
+    @staticmethod
+    def sql(session, text):
+        cursor = session.connection.cursor()
+        cursor.execute(text)
+        return cursor
+
+    def wait(self, start, *arguments):
+        results = []
+        start(*arguments, results.append)
+        return until(lambda: results, 15, "an answer")[0]
+
+    def prepare(self, session):
+        return self.wait(self.rm.start_prepare, session)
+
+    def finish(self, **order):
+        return self.wait(self.rm.start_finish, FinishOrder(self.gid, **order))
+
+    def refused(self, *statements, reason=Refused.INVALID, state=None, swallow=False):
+        """What is prepared after these statements is refused, and nothing is prepared."""
+        session = self.begin()
+        for statement in statements:
+            try:
+                self.sql(session, statement)
+            except psycopg2.Error:
+                if not swallow:
+                    raise
+        result = self.prepare(session)
+        self.assertEqual((result.kind, result.refusal.reason), (PrepareKind.REFUSED, reason),
+                         result)
+        if state is not None:
+            self.assertEqual(result.refusal.sqlstate, state)
+        self.assertNotIn(self.gid, self.prepared())
+
+    # What work may not do ---------------------------------------------------------------------
+
+    def test_commit(self):
+        self.refused("UPDATE t SET v = 1", "COMMIT")
+
+    def test_commit_and_chain(self):
+        self.refused("UPDATE t SET v = 1", "COMMIT AND CHAIN", "UPDATE t SET v = 2")
+
+    def test_commit_hidden_among_statements(self):
+        self.refused("UPDATE t SET v = 1; COMMIT; BEGIN; UPDATE t SET v = 2", state="22012")
+
+    def test_rollback_hidden_among_statements(self):
+        self.refused("UPDATE t SET v = 1; ROLLBACK; BEGIN; UPDATE t SET v = 2", state="22012")
+
+    def test_rollback(self):
+        self.refused("UPDATE t SET v = 1", "ROLLBACK")
+
+    def test_the_mark_overwritten(self):
+        self.refused("SET LOCAL troth.mark = 'x'", state="22012")
+
+    def test_psycopgs_own_commit_is_refused(self):
+        session = self.begin()
+        for name in ("commit", "rollback", "reset"):
+            self.assertRaises(psycopg2.ProgrammingError, getattr(session.connection, name))
+        with self.assertRaises(psycopg2.ProgrammingError):
+            session.connection.autocommit = False
+        self.assertEqual(self.prepare(session).kind, PrepareKind.PREPARED)
+
+    def test_an_error_swallowed(self):
+        self.refused("SELECT 1 / 0", reason=Refused.DATABASE, state="25P02", swallow=True)
+
+    def test_things_that_cannot_be_prepared(self):
+        for statement in ("CREATE TEMPORARY TABLE x ()", "LISTEN x",
+                          "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "SELECT pg_export_snapshot()"):
+            self.refused(statement, reason=Refused.DATABASE, state="0A000")
+
+    def test_a_deferred_constraint_is_a_refused_vote(self):
+        self.refused("INSERT INTO child VALUES (99)", reason=Refused.DATABASE, state="23503")
+
+    def test_a_backend_that_dies_and_an_application_that_goes_on(self):
+        session = self.begin()
+        self.cluster.psql(f"SELECT pg_terminate_backend({session.connection.info.backend_pid}, 5000)")
+        for _ in range(3):
+            with self.assertRaises(psycopg2.Error):
+                self.sql(session, "UPDATE t SET v = 9")
+        self.assertEqual(session.broken().reason, Refused.DATABASE_UNAVAILABLE)
+        self.assertEqual(self.prepare(session).kind, PrepareKind.REFUSED)
+        self.assertEqual(self.cluster.psql("SELECT v FROM t").strip(), "0")
+
+    # PREPARE ----------------------------------------------------------------------------------
+
+    def test_a_vote_is_what_pg_prepared_xacts_says(self):
+        session = self.begin()
+        self.sql(session, "UPDATE t SET v = 1")
+        result = self.prepare(session)
+        self.assertEqual(self.cluster.psql("SELECT transaction FROM pg_prepared_xacts").strip(),
+                         str(result.evidence.xid & 0xFFFFFFFF))
+        self.assertEqual(self.finish(commit=True, evidence=result.evidence).kind, FinishKind.DONE)
+        self.assertEqual(self.cluster.psql("SELECT v FROM t").strip(), "1")
+
+    def test_set_role_does_not_change_the_owner(self):
+        session = self.begin()
+        self.sql(session, "SET LOCAL ROLE other")
+        self.sql(session, "UPDATE t SET v = 1")
+        self.assertEqual(self.prepare(session).kind, PrepareKind.PREPARED)
+        self.assertEqual(self.cluster.psql("SELECT owner FROM pg_prepared_xacts").strip(), "postgres")
+
+    def test_gid_in_use(self):
+        first = self.begin()
+        self.assertEqual(self.prepare(first).kind, PrepareKind.PREPARED)
+        result = self.prepare(self.begin(gid=self.gid))
+        self.assertEqual((result.kind, result.refusal.sqlstate), (PrepareKind.REFUSED, "42710"))
+
+    def test_no_slot(self):
+        for n in range(10):
+            self.cluster.psql(f"BEGIN; UPDATE t SET v = 1 WHERE n = -1; PREPARE TRANSACTION 'x{n}'")
+        self.refused("SELECT 1", reason=Refused.OVERLOADED, state="53200")
+
+    def test_a_cancelled_wait_for_a_standby_is_no_vote(self):
+        self.cluster.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        self.cluster.psql("SELECT pg_reload_conf()")
+        try:
+            session = self.begin()
+            self.sql(session, "SET client_min_messages = error")
+            pid = session.connection.info.backend_pid
+            until(lambda: self.cluster.psql("SHOW synchronous_standby_names").strip() == "nobody")
+            results = []
+            self.rm.start_prepare(session, results.append)
+            waits = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
+            until(lambda: self.cluster.psql(waits).strip(), 5, "it waits for the standby")
+            self.cluster.psql(f"SELECT pg_cancel_backend({pid})")
+            result = until(lambda: results, 10)[0]
+            self.assertEqual(result.kind, PrepareKind.UNKNOWN, result)
+        finally:
+            self.cluster.psql("ALTER SYSTEM RESET synchronous_standby_names")
+            self.cluster.psql("SELECT pg_reload_conf()")
+
+    def test_read_only_is_kept(self):
+        session = self.begin(read_only=True)
+        self.sql(session, "SELECT * FROM t")
+        self.assertEqual(self.prepare(session).kind, PrepareKind.READ_ONLY)
+        session = self.begin(read_only=True)
+        self.sql(session, "SELECT pg_current_xact_id()")
+        self.assertEqual(self.prepare(session).refusal.sqlstate, "22012")
+
+    # Connections ------------------------------------------------------------------------------
+
+    def test_a_connection_comes_back_clean(self):
+        session = self.begin()
+        pid = session.connection.info.backend_pid
+        for statement in ("SET work_mem = '1MB'", "SELECT pg_advisory_lock(7)", "SET ROLE other",
+                          "SET search_path = pg_temp", "PREPARE p AS SELECT 1",
+                          "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"):
+            self.sql(session, statement)
+        self.assertEqual(self.prepare(session).kind, PrepareKind.PREPARED)
+        session = self.begin()
+        self.assertEqual(session.connection.info.backend_pid, pid)
+        row = self.sql(session, "SELECT current_setting('work_mem'), current_user,"
+                       " current_setting('search_path'), (SELECT count(*) FROM pg_locks WHERE"
+                       " locktype = 'advisory'), (SELECT count(*) FROM pg_prepared_statements),"
+                       " current_setting('default_transaction_read_only'),"
+                       " current_setting('troth.mark')").fetchone()
+        self.assertEqual(row[:6], ("4MB", "postgres", '"$user", public', 0, 0, "off"))
+        self.assertEqual(row[6], f"{self.count:016x}")
+        session.rollback()
+
+    def test_a_cancelled_connection_is_closed(self):
+        session = self.begin()
+        pid = session.connection.info.backend_pid
+        session.cancel()
+        session.rollback()
+        session = self.begin()
+        self.assertNotEqual(session.connection.info.backend_pid, pid)
+        session.rollback()
+
+    def test_first_work_waits_a_tenth_of_a_second_for_a_connection(self):
+        held = [self.begin(), self.begin()]
+        started = time.monotonic()
+        with self.assertRaises(Refusal) as caught:
+            self.begin()
+        self.assertEqual(caught.exception.reason, Refused.OVERLOADED)
+        self.assertLess(time.monotonic() - started, 1)
+        for session in held:
+            session.rollback()
+        self.begin().rollback()
+
+    def test_an_idle_connection_that_was_lost_is_replaced(self):
+        session = self.begin()
+        pid = session.connection.info.backend_pid
+        session.rollback()
+        self.cluster.psql(f"SELECT pg_terminate_backend({pid}, 5000)")
+        self.begin().rollback()
+
+    def test_deadlines_reach_the_server(self):
+        holder = self.begin()
+        self.sql(holder, "UPDATE t SET v = 1")
+        waiter = self.begin(left=200)
+        with self.assertRaises(psycopg2.errors.LockNotAvailable):
+            self.sql(waiter, "UPDATE t SET v = 2")
+        waiter.rollback()
+        holder.rollback()
+
+    def test_cancel_ends_a_statement(self):
+        session = self.begin()
+        timer = threading.Timer(0.2, session.cancel)
+        timer.start()
+        with self.assertRaises(psycopg2.errors.QueryCanceled):
+            self.sql(session, "SELECT pg_sleep(20)")
+        timer.join()
+        self.assertEqual(session.broken().reason, Refused.ENDED)
+        session.rollback()
+
+    # Phase two --------------------------------------------------------------------------------
+
+    def voted(self):
+        session = self.begin()
+        self.sql(session, "UPDATE t SET v = v + 1")
+        return self.prepare(session).evidence
+
+    def test_not_found_proves_nothing(self):
+        evidence = self.voted()
+        self.cluster.psql(f"ROLLBACK PREPARED '{self.gid}'")
+        self.assertEqual(self.finish(commit=True, evidence=evidence).kind, FinishKind.HEURISTIC)
+        future = Evidence(evidence.xid + 10**6, evidence.point)
+        self.assertEqual(self.finish(commit=True, evidence=future).kind, FinishKind.HAZARD)
+        elsewhere = Evidence(evidence.xid, LogPoint(9, 1))
+        self.assertEqual(self.finish(commit=True, evidence=elsewhere).kind, FinishKind.HAZARD)
+
+    def test_committed_by_hand_is_done(self):
+        evidence = self.voted()
+        self.cluster.psql(f"COMMIT PREPARED '{self.gid}'")
+        self.assertEqual(self.finish(commit=True, evidence=evidence).kind, FinishKind.DONE)
+        self.assertEqual(self.finish(commit=False, evidence=evidence).kind, FinishKind.HEURISTIC)
+
+    def test_another_database_is_not_touched(self):
+        self.cluster.psql("CREATE DATABASE second")
+        evidence = self.voted()
+        rm, self.rm = self.rm, self.manager(self.cluster.conninfo("second"))
+        result = self.finish(commit=True, evidence=evidence)
+        self.assertNotEqual(result.kind, FinishKind.DONE, result)
+        self.assertEqual(self.prepared(), [self.gid])
+        self.assertEqual(self.rm.list_prepared("troth:edge:"), [])
+        self.rm.close()
+        self.rm = rm
+
+    def test_postgres_killed_and_back(self):
+        evidence = self.voted()
+        self.cluster.kill()
+        self.assertEqual(self.finish(commit=True, evidence=evidence).kind, FinishKind.WORKING)
+        self.cluster.start()
+        time.sleep(0.25)  # orders so soon after a failed connection do not try again
+        self.assertEqual(self.finish(commit=True, evidence=evidence).kind, FinishKind.DONE)
+
+    def test_the_wrong_server_is_refused_by_name(self):
+        with self.assertRaises(troth.ServerUnfit) as caught:
+            self.manager(max_in_doubt=11)
+        self.assertIn("ALTER SYSTEM SET max_prepared_transactions = 11", str(caught.exception))
+        for setting in ("fsync", "full_page_writes"):
+            self.cluster.psql(f"ALTER SYSTEM SET {setting} = off")
+            self.cluster.psql("SELECT pg_reload_conf()")
+            try:
+                until(lambda: self.cluster.psql(f"SHOW {setting}").strip() == "off")
+                with self.assertRaises(troth.ServerUnfit) as caught:
+                    self.manager()
+                self.assertIn(f"ALTER SYSTEM SET {setting} = on", str(caught.exception))
+            finally:
+                self.cluster.psql(f"ALTER SYSTEM RESET {setting}")
+                self.cluster.psql("SELECT pg_reload_conf()")
+
+
+if __name__ == "__main__":
+    harness.private_cluster.stop_on_signals()
+    unittest.main()
