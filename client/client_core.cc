@@ -318,6 +318,7 @@ std::optional<Failure> ClientCore::ConnectParticipant(const std::string& partici
     {
       MutexLock lock(&mutex_);
       for (std::size_t i = 0; i < places.size(); ++i) {
+        if (places[i].port == 0) continue;  // registered, and not heard of since a restart
         if (!instance.empty() && places[i].instance != instance) continue;
         const auto branches = branches_.find(places[i].instance);
         const int load = branches == branches_.end() ? 0 : branches->second;
@@ -348,7 +349,7 @@ std::optional<Failure> ClientCore::ConnectParticipant(const std::string& partici
     lost.participant = participant;
     return lost;
   }
-  if (!failure) failure = Unreachable(participant, "no instance of it is up");
+  if (!failure) failure = Unreachable(participant, "the coordinator has not heard of it lately");
   return failure;
 }
 

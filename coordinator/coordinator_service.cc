@@ -169,9 +169,30 @@ class ClientHandler : public wire::CoordinatorIf {
       address.up = rep_->channel->Up(entry.index);
       reply.push_back(std::move(address));
     }
+    if (names.empty() || reply.size() < names.size()) ResolveSilent(reply, names);
   }
 
  private:
+  // Participants in the log that this life has not heard of yet: they exist, where is not known.
+  void ResolveSilent(std::vector<wire::ParticipantAddress>& reply,
+                     const std::vector<std::string>& names) {
+    const auto wanted = [&](const std::string& name) {
+      return (names.empty() || std::find(names.begin(), names.end(), name) != names.end()) &&
+             std::none_of(reply.begin(), reply.end(),
+                          [&](const auto& known) { return known.participant == name; });
+    };
+    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+      for (const ParticipantRecord& record : protocol.state().participants()) {
+        if (record.forgotten || !wanted(record.name)) continue;
+        wire::ParticipantAddress address;
+        address.participant = record.name;
+        address.port = 0;
+        address.up = false;
+        reply.push_back(std::move(address));
+      }
+    });
+  }
+
   static void Answer(wire::Outcome* reply, const Action& action, const std::string& id) {
     *reply = ToWire(std::get<ReplyOutcome>(action));
     if (reply->transaction_id.empty()) reply->transaction_id = id;

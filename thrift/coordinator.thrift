@@ -104,6 +104,7 @@ struct ParticipantAddress {
   1: required string participant,
   2: required string instance,
   3: required string host,
+  /** 0: registered, and not heard of since the coordinator started; ask again. */
   4: required i32 port,
   /** The coordinator has a connection to it now. */
   5: required bool up,
