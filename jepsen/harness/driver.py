@@ -107,6 +107,9 @@ class Driver:
     def _complete(self, worker, type_, id_, results, words):
         operation = worker.operation
         worker.operation = None
+        operation.words = words
+        if operation.settle:
+            type_ = operation.settle(type_, results)
         value = operation.answer(type_, id_ or operation.id, results)
         at = self.recorder.complete(worker.workload.name, type_, worker.process, operation.f,
                                     operation.value if value is None else value,

@@ -184,9 +184,9 @@ class Sweep:
     def _at_running(self, cell):
         process = self._process(cell)
         cell.target = process.name
+        since = points.mark(process)
         points.arm(self.cluster, process, cell.row.name,
                    {'kill': 'crash', 'error': 'error'}.get(cell.action, 'stop'))
-        since = points.mark(process)
         self.recorder.fault('arm', {':point': cell.row.name, ':action': ':' + cell.action,
                                     ':target': process.name})
         provoke = self._provoker(cell.row.provoke)
@@ -215,7 +215,8 @@ class Sweep:
             self.driver.run(PAUSE_SECONDS)
             process.resume()
         elif cell.action == 'cut':
-            self.cluster.network.reset(process.node)
+            if not self.cluster.network.reset(process.node):
+                cell.in_flight = 0       # Nothing was cut: the cell is empty.
             process.resume()
         else:
             self.driver.run(0.5)

@@ -15,16 +15,19 @@ RECENT = 400
 
 class Operation:
     """One invocation.  `request` is what the client program gets after the worker's number;
-    `answer(type, id, results)` gives the value of the completion."""
+    `answer(type, id, results)` gives the value of the completion; `settle(type, results)`, where
+    there is one, its type."""
 
-    __slots__ = ('f', 'value', 'request', 'answer', 'id')
+    __slots__ = ('f', 'value', 'request', 'answer', 'settle', 'id', 'words')
 
-    def __init__(self, f, value, request, answer):
+    def __init__(self, f, value, request, answer, settle=None):
         self.f = f
         self.value = value
         self.request = request
         self.answer = answer
+        self.settle = settle
         self.id = None            # Once the client has drawn it.
+        self.words = ''           # What the client said with its answer.
 
 
 class Workload:
@@ -242,7 +245,6 @@ class Register(Workload):
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **more)
         self.ids = collections.deque(maxlen=RECENT)
-        self.told = {}
 
     def next(self):
         if self.ids and self.random.random() < 0.5:
@@ -251,24 +253,28 @@ class Register(Workload):
         where = self.random.sample(self.participants, 2)
         request = self.txn([(p, ['write', key, 1]) for p in self.ordered(where)])
 
+        operation = Operation('commit', None, request, None)
+
         def answer(type_, id_, results):
             if not id_:
                 return None
             self.ids.append(id_)
-            outcome = {'ok': ':committed', 'fail': ':aborted'}.get(type_)
-            self.told[id_] = outcome
+            outcome = ':committed' if type_ == 'ok' else None
+            if type_ == 'fail' and operation.words.startswith('aborted:'):
+                outcome = ':aborted'   # The coordinator's word; else it was never asked.
             return {':id': id_, ':outcome': outcome, ':participants': sorted(where)}
 
-        return Operation('commit', None, request, answer)
+        operation.answer = answer
+        return operation
 
     def _inquire(self, id_):
-        def answer(type_, _, results):
-            outcome = results[0] if type_ == 'ok' and results else 'unknown'
-            if outcome == 'unknown':
-                return {':id': id_, ':outcome': None}
-            return {':id': id_, ':outcome': f':{outcome}'}
+        def settle(type_, results):
+            return type_ if results and results[0] != 'unknown' else 'fail'
 
-        return Operation('inquire', {':id': id_}, ['outcome', 200, [id_]], answer)
+        def answer(type_, _, results):
+            return {':id': id_, ':outcome': f':{results[0]}' if type_ == 'ok' else None}
+
+        return Operation('inquire', {':id': id_}, ['outcome', 200, [id_]], answer, settle)
 
     def final(self, harness):
         for id_, outcome in harness.outcomes(list(self.ids)).items():
