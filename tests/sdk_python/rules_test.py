@@ -207,6 +207,19 @@ class Work(TableCase):
         self.table.tick()
         self.begin()
 
+    def test_what_an_ended_epoch_left_open_is_rolled_back(self):
+        view = self.begin()
+        prepared = "c-0123456789ab.1-0000abcd.8"
+        self.prepare(self.begin(prepared), prepared)
+        self.table.epoch_began("c-0123456789ab", 2)
+        self.assertTrue(self.db.sessions[0].rolled_back)
+        self.assertEqual(self.prepare(view).kind, VoteKind.REFUSED)
+        self.assertEqual(self.table.counts().in_doubt, 1)  # the new epoch will say
+        self.refused(Refused.ENDED, self.table.start_work,
+                     WorkRequest("c-0123456789ab.1-0000abcd.9", 0, 1000))
+        self.begin("c-0123456789ab.2-0000abcd.1")
+        self.begin("d-0123456789ab.1-0000abcd.1")
+
     def test_drain_refuses_new_branches_only(self):
         view = self.begin()
         self.table.drain()
@@ -424,8 +437,18 @@ class Fence(unittest.TestCase):
         self.check(5, 1, 7)
         self.check(5, 2, 70)
         self.assertEqual(self.fence.seen("c"), SeenCoordinator("c", 5, 1, 10))
-        self.check(6, 3, 8)
-        self.assertEqual(self.db.notes["c"], SeenCoordinator("c", 6, 3, 8))
+
+    def test_the_epoch_before_is_kept_until_it_was_told(self):
+        self.check(5, 1, 10)
+        self.check(6, 3, 8)  # a log cut short: it must hear of 10, whoever speaks first
+        self.fence.tick()
+        before = SeenCoordinator("c", 5, 1, 10)
+        self.assertEqual((self.fence.seen("c"), self.db.notes["c"]), (before, before))
+        self.fence.told(SeenCoordinator("c", 6, 3, 8))
+        now = SeenCoordinator("c", 6, 3, 8)
+        self.assertEqual((self.fence.seen("c"), self.db.notes["c"]), (now, now))
+        with self.assertRaises(Refusal):
+            self.check(5, 1, 11)
 
     def test_grown_positions_are_noted_at_a_tick(self):
         self.check(5, 1, 10)

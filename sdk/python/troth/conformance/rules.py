@@ -485,12 +485,17 @@ def _(s: Subject) -> None:
 
 @rule("epoch-of-id")
 def _(s: Subject) -> None:
-    """What counts is the sender's epoch: a finish for an id of an older epoch is carried out."""
-    old = s.new_id(epoch=max(1, s.sender.epoch - 1))
-    branch = s.work(old, 0)
-    vote = s.prepare(old, branch)
-    expect(vote.ballot == Ballot.PREPARED, f"it votes {ballot_name(vote.ballot)}: {vote.message}")
-    s.expect_finish(old, vote, True, DONE, what="the commit of an id of an older epoch")
+    """What counts is the sender's epoch: a finish of a branch that an ended epoch prepared is
+    carried out for the epoch that recovers it."""
+    old, new = _fencing(s)
+    first = s.sender
+    try:
+        s.sender = old
+        id_, _branch, vote = s.prepared()
+        s.sender = new
+        s.expect_finish(id_, vote, True, DONE, what="the commit of an id of an ended epoch")
+    finally:
+        s.sender = first
 
 
 # With the database at hand --------------------------------------------------------------------

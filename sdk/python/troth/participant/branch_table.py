@@ -125,6 +125,7 @@ class BranchTable:
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, _Ended] = {}
         self._ended_order: deque[tuple[int, str]] = deque()
+        self._epochs: dict[str, int] = {}  # by coordinator, the highest begun
         self._found = 0
         self._heuristics = 0
         self._hazards = 0
@@ -156,6 +157,9 @@ class BranchTable:
                           f"transaction {id_} has a branch here already: its work 0 was done")
         if request.mark:
             raise Refusal(Refused.OUT_OF_NUMBER, "work 0 brings a mark, which only work 0 draws")
+        if self._of_ended_epoch(id_):
+            raise Refusal(Refused.ENDED,
+                          f"transaction {id_} is of an epoch that its coordinator has ended", True)
         if self._draining:
             raise Refusal(Refused.NOT_SERVING, "the participant is shutting down", True)
         there = len(self._branches) + self._found
@@ -592,6 +596,27 @@ class BranchTable:
             while self._ended_order and self._ended_order[0][0] < now - self._lease_ms:
                 del self._ended[self._ended_order.popleft()[1]]
         self._leave(leaving)
+
+    def epoch_began(self, coordinator: str, epoch: int) -> None:
+        """The coordinator has begun this epoch: what earlier ones left open can't commit any more
+        (law L7a), is rolled back, and nothing of theirs is opened again."""
+        leaving = _Leaving()
+        with self._changed:
+            if epoch <= self._epochs.get(coordinator, 0):
+                return
+            self._epochs[coordinator] = epoch
+            over = [branch for branch in self._branches.values()
+                    if branch.state not in _IN_DOUBT and branch.doom is None and
+                    self._of_ended_epoch(branch.id)]
+            for branch in over:
+                self._doom(branch, Refusal(Refused.ENDED, "the coordinator has ended the "
+                                           "transaction's epoch", True), leaving)
+            self._notify()
+        self._leave(leaving)
+
+    def _of_ended_epoch(self, transaction_id: str) -> bool:
+        id_ = TransactionId.parse(transaction_id)
+        return id_ is not None and id_.epoch < self._epochs.get(id_.coordinator, 0)
 
     def looks_after(self, transaction_id: str, young_ms: int) -> bool:
         """True when a prepared transaction of this id is being looked after here, so that the

@@ -164,7 +164,7 @@ class Participant:
         self._identity = self._rm.look().identity
         self._self = SelfDescription(options.name, self.instance, options.host)
         self._wake = threading.Event()
-        self._links = [CoordinatorLink(address, self._self, self._rm, self._fence, self._wake.set)
+        self._links = [CoordinatorLink(address, self._self, self._rm, self._fence, self._enrolled)
                        for address in options.coordinators]
         self._stop = threading.Event()
         self._serving = threading.Event()
@@ -282,6 +282,11 @@ class Participant:
             listener.stop(1.0)
         for thread in threads:
             thread.join(_LEAVE_S)
+
+    def _enrolled(self) -> None:
+        for seen in self._fence.all():
+            self._table.epoch_began(seen.coordinator, seen.epoch)
+        self._wake.set()
 
     # Recovery ---------------------------------------------------------------------------------
 

@@ -21,6 +21,10 @@ class _Entry:
     seen: SeenCoordinator
     stored_epoch: int = 0
     stored_position: int = 0
+    untold: SeenCoordinator | None = None  # of the epoch before
+
+    def told(self) -> SeenCoordinator:
+        return replace(self.untold or self.seen)
 
 
 class EpochFence:
@@ -38,37 +42,61 @@ class EpochFence:
             self._entries[seen.coordinator] = _Entry(seen, seen.epoch, seen.position)
 
     def check(self, sender: SeenCoordinator) -> None:
-        """Takes in what a sender of the highest epoch says; a new epoch is durable on return (if
-        the database can be reached: best effort). Raises Refusal(STALE_EPOCH) for a lower one."""
+        """Takes in what a sender of the highest epoch says. Raises Refusal(STALE_EPOCH) for a
+        lower one. What was seen in the epoch before stays what seen() says, and what is stored,
+        until that has been told to the new one: a coordinator that begins an epoch on a log cut
+        short must hear of what it lost, whoever speaks first (law L7d)."""
         with self._lock:
             entry = self._entries.setdefault(sender.coordinator,
                                              _Entry(SeenCoordinator(sender.coordinator)))
-            seen = entry.seen
-            if sender.epoch < seen.epoch:
-                raise Refusal(Refused.STALE_EPOCH,
-                              f"coordinator {sender.coordinator} has begun epoch {seen.epoch}; a "
-                              f"sender of epoch {sender.epoch} must not decide any more")
-            if sender.epoch == seen.epoch:
-                # Two epochs with one number come of a restored log. What was seen first is kept,
-                # so that the coordinator learns of it.
-                if sender.epoch_random == seen.epoch_random and sender.position > seen.position:
-                    seen.position = sender.position
+            self._take(entry, sender)
+            if entry.untold is not None or entry.stored_epoch == entry.seen.epoch:
                 return
-            entry.seen = replace(sender)
-            entry.stored_epoch, entry.stored_position = sender.epoch, sender.position
-        self._store(replace(sender))
+            entry.stored_epoch, entry.stored_position = entry.seen.epoch, entry.seen.position
+        self._store(replace(sender))  # the first that was ever heard of this coordinator
+
+    @staticmethod
+    def _take(entry: _Entry, sender: SeenCoordinator) -> None:
+        seen = entry.seen
+        if sender.epoch < seen.epoch:
+            raise Refusal(Refused.STALE_EPOCH,
+                          f"coordinator {sender.coordinator} has begun epoch {seen.epoch}; a sender "
+                          f"of epoch {sender.epoch} must not decide any more")
+        if sender.epoch == seen.epoch:
+            # Two epochs with one number come of a restored log. What was seen first is kept, so
+            # that the coordinator learns of it.
+            if sender.epoch_random == seen.epoch_random and sender.position > seen.position:
+                seen.position = sender.position
+            return
+        if entry.untold is None and seen.epoch:
+            entry.untold = seen
+        entry.seen = replace(sender)
+
+    def told(self, sender: SeenCoordinator) -> None:
+        """The coordinator took what seen() said into account, and goes on: it answered an
+        enrolment. The new epoch is durable on return (if the database can be reached)."""
+        with self._lock:
+            entry = self._entries[sender.coordinator]
+            seen = entry.seen
+            if (seen.epoch, seen.epoch_random) != (sender.epoch, sender.epoch_random):
+                return
+            if entry.untold is None and entry.stored_epoch == seen.epoch:
+                return
+            entry.untold = None
+            entry.stored_epoch, entry.stored_position = seen.epoch, seen.position
+            now = replace(seen)
+        self._store(now)
 
     def seen(self, coordinator: str) -> SeenCoordinator | None:
-        """What is known of a coordinator, to be told at enrolment."""
+        """What is to be told at enrolment and with inquiries."""
         with self._lock:
             entry = self._entries.get(coordinator)
-            return replace(entry.seen) if entry is not None else None
+            return entry.told() if entry is not None else None
 
-    def only(self) -> SeenCoordinator | None:
-        """What is known of the only coordinator ever met, whose name need not be known yet."""
+    def all(self) -> list[SeenCoordinator]:
+        """Of all coordinators ever met."""
         with self._lock:
-            entries = list(self._entries.values())
-            return replace(entries[0].seen) if len(entries) == 1 else None
+            return [entry.told() for entry in self._entries.values()]
 
     def tick(self) -> None:
         """At least once a second: writes down positions that have grown."""
@@ -80,8 +108,8 @@ class EpochFence:
             self._stored_at = now
             for entry in self._entries.values():
                 seen = entry.seen
-                if seen.epoch and (seen.position, seen.epoch) != (entry.stored_position,
-                                                                  entry.stored_epoch):
+                if entry.untold is None and seen.epoch and \
+                        (seen.position, seen.epoch) != (entry.stored_position, entry.stored_epoch):
                     entry.stored_position, entry.stored_epoch = seen.position, seen.epoch
                     grown.append(replace(seen))
         for seen in grown:

@@ -151,7 +151,9 @@ class CoordinatorLink:
         if failpoint.passing("before-enrol"):
             raise Unavailable("failpoint before-enrol")
         # Before the first enrolment the coordinator's name is known only if there is just one.
-        seen = self._fence.seen(self.coordinator) if self.coordinator else self._fence.only()
+        met = self._fence.all()
+        seen = (self._fence.seen(self.coordinator) if self.coordinator
+                else met[0] if len(met) == 1 else None)
         me = self._self
         line.transport.set_timeout(_ANSWER_S)
         enrolled = line.client.enroll(coordinator_types.Enrolment(
@@ -163,8 +165,10 @@ class CoordinatorLink:
             raise Unavailable(f"the coordinator speaks version {enrolled.version} of the protocol, "
                               f"we {PROTOCOL_VERSION}")
         sender = enrolled.sender
-        self._fence.check(SeenCoordinator(sender.coordinator, sender.epoch, sender.epoch_random,
-                                          sender.position))
+        speaker = SeenCoordinator(sender.coordinator, sender.epoch, sender.epoch_random,
+                                  sender.position)
+        self._fence.check(speaker)
+        self._fence.told(speaker)
         self.secret = bytes(enrolled.secret)
         self.coordinator = sender.coordinator
 
