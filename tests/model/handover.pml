@@ -19,9 +19,11 @@
  * sleeps for ever. No run is endless (a search without fairness would show a
  * cycle), so the property needs no fairness: threads that can move, move.
  *
- * Configuration: CALLERS (2 or 3). NO_FINISH: nothing follows the reply. EAGER: a thread about to block in the sync
- * first hands the reading of answers to a caller that sleeps. STALL: a caller's
- * sync may take for ever; answers are read all the same. BROKEN_... takes out one rule.
+ * Configuration: CALLERS (2; 3 was never searched to its end). NO_FINISH:
+ * nothing follows the reply. EAGER: a thread about to block in the sync first
+ * hands the reading of answers to a caller that sleeps. STALL: a caller's sync
+ * may take for ever; answers are read all the same. BROKEN_... takes out one
+ * rule.
  */
 
 #ifndef CALLERS
