@@ -49,7 +49,8 @@ class Kills(unittest.TestCase):
 
     def start(self, name, failpoints="", after=None, enrols=True):
         process = harness.python_branch(name, self.banks[name], self.coordinator.peer_address,
-                                        self.directory.name, failpoints)
+                                        self.directory.name, failpoints,
+                                        may_die=not enrols)
         self.started.append(process)
         if enrols:
             self.coordinator.await_enrolment(name, after)
