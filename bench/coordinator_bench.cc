@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <thread>
@@ -23,6 +22,7 @@
 #include "Coordinator.h"
 #include "bench/coordinator_rig.h"
 #include "bench/samples.h"
+#include "bench/scratch_directory.h"
 #include "common/program.h"
 #include "coordinator/coordinator_service.h"
 #include "coordinator/thrift_channel.h"
@@ -63,25 +63,6 @@ constexpr std::uint32_t kBlock = 10'000;  // ids in a lease
   std::cerr << "bench-coordinator: " << what << "\n";
   std::_Exit(2);
 }
-
-// A directory of its own, removed again.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    const char* const tmp = std::getenv("TMPDIR");
-    path_ = (FLAGS_dir.empty() ? std::string(tmp != nullptr ? tmp : "/tmp") : FLAGS_dir) +
-            "/troth-bench-XXXXXX";
-    if (mkdtemp(path_.data()) == nullptr) Die("no directory can be made as " + path_);
-  }
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string log() const { return path_ + "/wal"; }
-
- private:
-  std::string path_;
-};
 
 std::unique_ptr<CoordinatorRig> OpenRig(const ScratchDirectory& scratch,
                                         ReplySink* replies = nullptr) {
@@ -143,7 +124,7 @@ void CallInProcess(CoordinatorRig* rig, const std::atomic<bool>* stop,
 }
 
 Figure MeasureInProcess(int callers) {
-  const ScratchDirectory scratch;
+  const ScratchDirectory scratch(FLAGS_dir);
   const auto rig = OpenRig(scratch);
   std::atomic<bool> stop{false}, wrong{false};
   std::vector<std::vector<double>> latency(static_cast<std::size_t>(callers));
@@ -337,7 +318,7 @@ void DriveConnections(int port, int count, std::vector<double>* latency_us) {
 }
 
 Figure MeasureThrift(int callers) {
-  const ScratchDirectory scratch;
+  const ScratchDirectory scratch(FLAGS_dir);
   // The clients' process is made before any thread, and starts when it is told the port.
   std::array<int, 2> to{}, from{};
   PCHECK(pipe(to.data()) == 0 && pipe(from.data()) == 0);
@@ -399,7 +380,7 @@ class Deaf : public ReplySink {
 
 // Growth of resident memory over so many transactions whose votes never come, for each.
 double MeasureMemory() {
-  const ScratchDirectory scratch;
+  const ScratchDirectory scratch(FLAGS_dir);
   Deaf deaf;
   const auto rig = OpenRig(scratch, &deaf);
   rig->channel().FallSilent();
