@@ -6,7 +6,9 @@
 
 committed, aborted and read-only are final and exclude each other at any time.
 `expired` (the coordinator remembers no more) may follow a final outcome or come
-first; after it only expired may follow.  `pending` may not follow a final one.
+first; after it only expired may follow.  `pending` may not follow a final one, but for
+aborted (`abort-unsure`, told and allowed): presumed abort keeps no record of aborts, and a
+restarted coordinator says pending until it knows its log to be whole.
 What follows is what was invoked after the other was told.
 """
 
@@ -49,7 +51,8 @@ def _check_one(report, id_, tellings):
                   default=None)
     for call, outcome in tellings:
         if outcome == 'pending' and settled and call.begin > settled.end:
-            report.add('outcome-forgotten', f'{id_} was settled by {settled.name()}, '
+            report.add('abort-unsure' if set(first) == {'aborted'} else 'outcome-forgotten',
+                       f'{id_} was settled by {settled.name()}, '
                        f'and later told {_say(call, outcome)}', id=id_)
         if outcome != 'expired' and expired and call.begin > expired.end:
             report.add('outcome-after-expiry', f'{id_} was told {_say(expired, "expired")}, '
@@ -62,6 +65,7 @@ def check(history, **_):
     if not told:
         raise HistoryError('nobody was told an outcome: nothing to check')
     report = Report('register')
+    report.allow('abort-unsure')
     for id_, tellings in told.items():
         _check_one(report, id_, tellings)
     report.figures = {'transactions': len(told),

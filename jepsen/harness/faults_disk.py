@@ -181,7 +181,7 @@ class LogDamage(CoordinatorDisk):
 
     def _flip(self, wal):
         """Flips a bit of what is surely within the log, not in its last two blocks."""
-        files = sorted(f for f in wal.iterdir() if f.is_file() and f.stat().st_size > 8192)
+        files = sorted(f for f in wal.iterdir() if f.name.startswith(('segment-', 'checkpoint-')))
         self.random.shuffle(files)
         for file in files:
             content = bytearray(file.read_bytes())
