@@ -16,8 +16,7 @@ class Backoff {
 
   // A random time in [1, min(max, first * 2^n)] ms, n counting the calls before this one.
   std::int64_t NextMs() {
-    const std::int64_t wait_ms =
-        std::uniform_int_distribution<std::int64_t>(1, bound_ms_)(random_);
+    const std::int64_t wait_ms = std::uniform_int_distribution<std::int64_t>(1, bound_ms_)(random_);
     bound_ms_ = std::min(max_ms_, bound_ms_ * 2);
     return wait_ms;
   }

@@ -17,14 +17,11 @@ namespace {
 
 Status StatusOf(const CallReport& report) {
   switch (report.end) {
-    case CallReport::End::kAnswered:
-      return OkStatus();
-    case CallReport::End::kRefused:
-      return FailureOf(report.refusal, "").ToStatus();
+    case CallReport::End::kAnswered: return OkStatus();
+    case CallReport::End::kRefused: return FailureOf(report.refusal, "").ToStatus();
     case CallReport::End::kNotSent:
       return Status(Code::kUnavailable, "the coordinator cannot be reached: " + report.error);
-    default:
-      return Status(Code::kUnknown, report.error);
+    default: return Status(Code::kUnknown, report.error);
   }
 }
 
@@ -68,8 +65,7 @@ Result<Transaction> Client::Begin(const TransactionOptions& options) {
   const Deadline deadline = Deadline::In(options.deadline_ms);
   Result<std::string> id = core->TakeId(deadline);
   if (!id.ok()) return id.status();
-  return Transaction(
-      std::make_unique<Transaction::Rep>(core, *std::move(id), deadline, options));
+  return Transaction(std::make_unique<Transaction::Rep>(core, *std::move(id), deadline, options));
 }
 
 Result<Outcome> Client::AskOutcome(const std::string& transaction_id, std::int64_t wait_ms) {
@@ -100,8 +96,8 @@ Result<Outcome> Client::CloseKey(const std::string& key, std::int64_t timeout_ms
   return OutcomeOf(report, outcome);
 }
 
-Result<std::vector<wire::ParticipantAddress>> Client::Resolve(
-    const std::vector<std::string>& names, std::int64_t timeout_ms) {
+Result<std::vector<wire::ParticipantAddress>> Client::Resolve(const std::vector<std::string>& names,
+                                                              std::int64_t timeout_ms) {
   std::vector<wire::ParticipantAddress> places;
   const CallReport report = core()->AskCoordinator(
       Deadline::In(timeout_ms),
@@ -121,14 +117,13 @@ Status Client::CallRaw(const std::string& participant, std::int64_t timeout_ms,
       return failure->ToStatus();
     }
     const ProtocolPointer protocol = connection->protocol();
-    const CallReport report = connection->Run(deadline.left_ms() + core->options().grace_ms,
-                                              [&] { call(protocol); });
+    const CallReport report =
+        connection->Run(deadline.left_ms() + core->options().grace_ms, [&] { call(protocol); });
     core->Return(std::move(connection), report);
     if (report.end == CallReport::End::kRefused) {
       return FailureOf(report.refusal, participant).ToStatus();
     }
-    if (report.ok() || again || deadline.passed() ||
-        report.end == CallReport::End::kOtherFault) {
+    if (report.ok() || again || deadline.passed() || report.end == CallReport::End::kOtherFault) {
       return StatusOf(report);
     }
   }
@@ -149,11 +144,11 @@ Attempt RunOnce(Client& client, const TransactionOptions& options,
   if (!transaction.ok()) {
     const Status& status = transaction.status();
     Failure failure;
-    failure.reason = status.code() == Code::kInvalid ? wire::Reason::INVALID
-                                                     : wire::Reason::NOT_SERVING;
+    failure.reason =
+        status.code() == Code::kInvalid ? wire::Reason::INVALID : wire::Reason::NOT_SERVING;
     failure.message = status.message();
-    failure.retryable = status.code() == Code::kUnavailable ||
-                        status.code() == Code::kOverloaded || status.code() == Code::kDeadline;
+    failure.retryable = status.code() == Code::kUnavailable || status.code() == Code::kOverloaded ||
+                        status.code() == Code::kDeadline;
     attempt.repeat = failure.retryable;
     attempt.outcome = Outcome::Aborted("", std::move(failure));
     return attempt;
@@ -168,8 +163,8 @@ Attempt RunOnce(Client& client, const TransactionOptions& options,
     return attempt;
   }
   attempt.outcome = transaction->Commit(wait);  // aborts if work failed
-  attempt.repeat = attempt.outcome.kind == Outcome::Kind::kAborted &&
-                   attempt.outcome.failure.retryable;
+  attempt.repeat =
+      attempt.outcome.kind == Outcome::Kind::kAborted && attempt.outcome.failure.retryable;
   return attempt;
 }
 

@@ -112,7 +112,7 @@ struct RetryOptions {
 // id to be had). An error that `body` returns and that is not its transaction's own aborts and
 // is not repeated. An unknown outcome is never repeated: the first may have committed.
 Outcome RunTransaction(Client& client, const TransactionOptions& options,
-                       const std::function<Status(Transaction&)>& body,
-                       Wait wait = Wait::kApplied, const RetryOptions& retry = {});
+                       const std::function<Status(Transaction&)>& body, Wait wait = Wait::kApplied,
+                       const RetryOptions& retry = {});
 
 }  // namespace troth

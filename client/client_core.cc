@@ -111,8 +111,8 @@ CallReport ClientCore::TryCoordinator(const Deadline& deadline, const Coordinato
       preferred_ = index;
     }
     wire::CoordinatorClient coordinator(connection->protocol());
-    CallReport report = connection->Run(deadline.left_ms() + options_.grace_ms,
-                                        [&] { call(coordinator); });
+    CallReport report =
+        connection->Run(deadline.left_ms() + options_.grace_ms, [&] { call(coordinator); });
     Return(std::move(connection), report);
     return report;
   }
@@ -123,8 +123,8 @@ CallReport ClientCore::AskCoordinator(const Deadline& deadline, const Coordinato
   Backoff backoff(10, 200);
   for (;;) {
     CallReport report = TryCoordinator(deadline, call);
-    if (report.ok() || (report.end == CallReport::End::kRefused &&
-                        !PassesByItself(report.refusal.reason))) {
+    if (report.ok() ||
+        (report.end == CallReport::End::kRefused && !PassesByItself(report.refusal.reason))) {
       return report;
     }
     const std::int64_t left_ms = deadline.left_ms();
@@ -189,8 +189,8 @@ void ClientCore::StartPrefetch(std::int64_t now_ms) {
   if (connection == nullptr) return;  // the next transaction tries again
   wire::CoordinatorClient coordinator(connection->protocol());
   const std::int32_t count = leases_.next_count();
-  const CallReport sent = connection->Run(options_.connect_timeout_ms,
-                                          [&] { coordinator.send_lease(count); });
+  const CallReport sent =
+      connection->Run(options_.connect_timeout_ms, [&] { coordinator.send_lease(count); });
   if (sent.ok()) prefetch_ = Prefetch{std::move(connection), now_ms, life_};
 }
 
@@ -225,8 +225,8 @@ Status ClientCore::AskLease(const Deadline& deadline, std::optional<Prefetch> pr
     return FailureOf(report.refusal, "").ToStatus();
   }
   if (!report.ok()) {
-    return Status(Code::kUnavailable, "the coordinator gave no transaction id, nothing was begun: " +
-                                          report.error);
+    return Status(Code::kUnavailable,
+                  "the coordinator gave no transaction id, nothing was begun: " + report.error);
   }
   if (asked_at_ms + lease.ends_in_ms < deadline.at_ms()) {
     return Status(Code::kInvalid, "the deadline is longer than the coordinator's leases (" +
@@ -265,8 +265,8 @@ std::optional<Failure> ClientCore::FindPlaces(const std::string& participant, bo
   });
   if (report.end == CallReport::End::kRefused) return FailureOf(report.refusal, participant);
   if (!report.ok()) {
-    return Unreachable(participant, "the coordinator could not be asked where it is: " +
-                                        report.error);
+    return Unreachable(participant,
+                       "the coordinator could not be asked where it is: " + report.error);
   }
   if (places->empty()) {
     Failure failure;
@@ -292,9 +292,8 @@ std::optional<Failure> ClientCore::OpenParticipant(const std::string& participan
   if (!opened.ok()) return Unreachable(participant, opened.status().message());
   wire::ParticipantClient service((*opened)->protocol());
   wire::ParticipantHello hello;
-  const CallReport report = (*opened)->Run(timeout_ms, [&] {
-    service.hello(hello, wire::g_troth_constants.PROTOCOL_VERSION);
-  });
+  const CallReport report = (*opened)->Run(
+      timeout_ms, [&] { service.hello(hello, wire::g_troth_constants.PROTOCOL_VERSION); });
   if (report.end == CallReport::End::kRefused) return FailureOf(report.refusal, participant);
   if (!report.ok()) return Unreachable(participant, report.error);
   if (hello.participant != participant) {

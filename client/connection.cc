@@ -27,8 +27,7 @@ using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransportException;
 
 int ClampMs(std::int64_t ms) {
-  return static_cast<int>(
-      std::clamp<std::int64_t>(ms, 1, std::numeric_limits<int>::max() / 2));
+  return static_cast<int>(std::clamp<std::int64_t>(ms, 1, std::numeric_limits<int>::max() / 2));
 }
 
 }  // namespace

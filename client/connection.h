@@ -41,11 +41,11 @@ struct Address {
 // How a call ended.
 struct CallReport {
   enum class End {
-    kAnswered,     // the reply was read
-    kRefused,      // the other side says: surely not done
-    kNotSent,      // no connection: surely not done
-    kUnanswered,   // sent, maybe in part, and no reply: maybe done
-    kOtherFault,   // an exception that is none of Troth's: the service declared it, or is another
+    kAnswered,    // the reply was read
+    kRefused,     // the other side says: surely not done
+    kNotSent,     // no connection: surely not done
+    kUnanswered,  // sent, maybe in part, and no reply: maybe done
+    kOtherFault,  // an exception that is none of Troth's: the service declared it, or is another
   };
   End end = End::kAnswered;
   wire::Refused refusal;  // kRefused
@@ -66,9 +66,7 @@ class Connection {
   Connection& operator=(const Connection&) = delete;
 
   const Address& address() const { return address_; }
-  const std::shared_ptr<apache::thrift::protocol::TProtocol>& protocol() const {
-    return protocol_;
-  }
+  const std::shared_ptr<apache::thrift::protocol::TProtocol>& protocol() const { return protocol_; }
   // True while the other side has neither closed it nor sent what nobody asked for. No call.
   bool Idle() const;
 

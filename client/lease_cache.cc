@@ -10,8 +10,8 @@ void LeaseCache::Add(std::string prefix, std::int64_t first, std::int32_t count,
                      std::int64_t ends_in_ms, std::int64_t asked_at_ms) {
   if (count <= 0 || ends_in_ms <= 0) return;
   if (blocks_.size() == kMaxBlocks) blocks_.pop_front();
-  blocks_.push_back(Block{std::move(prefix), first, first + count, count, asked_at_ms,
-                          asked_at_ms + ends_in_ms});
+  blocks_.push_back(
+      Block{std::move(prefix), first, first + count, count, asked_at_ms, asked_at_ms + ends_in_ms});
 }
 
 void LeaseCache::DropEnded(std::int64_t now_ms) {

@@ -10,27 +10,14 @@ Status Failure::ToStatus() const {
   Code code = Code::kRefused;
   switch (reason) {
     case R::INVALID:
-    case R::VERSION_MISMATCH:
-      code = Code::kInvalid;
-      break;
-    case R::OVERLOADED:
-      code = Code::kOverloaded;
-      break;
-    case R::DEADLINE:
-      code = Code::kDeadline;
-      break;
+    case R::VERSION_MISMATCH: code = Code::kInvalid; break;
+    case R::OVERLOADED: code = Code::kOverloaded; break;
+    case R::DEADLINE: code = Code::kDeadline; break;
     case R::DATABASE_UNAVAILABLE:
-    case R::NOT_SERVING:
-      code = Code::kUnavailable;
-      break;
-    case R::UNKNOWN_PARTICIPANT:
-      code = Code::kNotFound;
-      break;
-    case R::FORBIDDEN:
-      code = Code::kForbidden;
-      break;
-    default:
-      break;
+    case R::NOT_SERVING: code = Code::kUnavailable; break;
+    case R::UNKNOWN_PARTICIPANT: code = Code::kNotFound; break;
+    case R::FORBIDDEN: code = Code::kForbidden; break;
+    default: break;
   }
   return Status(code, message);
 }

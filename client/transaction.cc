@@ -35,9 +35,8 @@ Transaction::Rep::Rep(ClientCore* core, std::string id, const Deadline& deadline
                       const TransactionOptions& options)
     : core(core), id(std::move(id)), deadline(deadline), options(options) {}
 
-Status Transaction::Rep::StartWork(const std::string& participant,
-                                   const WorkOptions& work_options, wire::Context* context,
-                                   std::string* instance) {
+Status Transaction::Rep::StartWork(const std::string& participant, const WorkOptions& work_options,
+                                   wire::Context* context, std::string* instance) {
   MutexLock lock(&mutex);
   if (ended) {
     return Status(Code::kRefused, "transaction " + id + " has ended: no more work goes into it");
@@ -103,17 +102,17 @@ Status Transaction::Rep::TakeAnswer(const std::string& participant, const wire::
     }
   }
   if (!wrong.empty()) {
-    return Fail(participant, MakeFailure(wire::Reason::OUT_OF_NUMBER,
-                                         "participant " + participant + ": " + wrong, true,
-                                         participant));
+    return Fail(participant,
+                MakeFailure(wire::Reason::OUT_OF_NUMBER,
+                            "participant " + participant + ": " + wrong, true, participant));
   }
   if (context.work == 0) core->CountBranch(answer.instance, +1);
   if (answer.__isset.vote && answer.vote.ballot != wire::Ballot::PREPARED &&
       answer.vote.ballot != wire::Ballot::READ_ONLY) {
     const wire::Vote& vote = answer.vote;
-    Failure refused = MakeFailure(vote.__isset.reason ? vote.reason : wire::Reason::DATABASE,
-                                  vote.message, vote.__isset.retryable && vote.retryable,
-                                  participant);
+    Failure refused =
+        MakeFailure(vote.__isset.reason ? vote.reason : wire::Reason::DATABASE, vote.message,
+                    vote.__isset.retryable && vote.retryable, participant);
     refused.sqlstate = vote.sqlstate;
     return Fail(participant, std::move(refused));
   }
@@ -170,8 +169,8 @@ Outcome Transaction::Rep::Unknown(std::string why) const {
   outcome.kind = Outcome::Kind::kUnknown;
   outcome.transaction_id = id;
   outcome.failure.reason = wire::Reason::NOT_SERVING;
-  outcome.failure.message = "the coordinator did not tell the outcome before the deadline (" +
-                            why + "); ask it for the outcome of " + id;
+  outcome.failure.message = "the coordinator did not tell the outcome before the deadline (" + why +
+                            "); ask it for the outcome of " + id;
   return outcome;
 }
 
@@ -189,10 +188,8 @@ Outcome Transaction::Rep::AfterRefusal(const wire::Refused& refusal, bool heard)
   }
   // An earlier call may have been heard; this refusal speaks of the later one only.
   wire::Outcome outcome;
-  const CallReport report =
-      core->TryCoordinator(deadline, [&](wire::CoordinatorClient& coordinator) {
-        coordinator.outcome(outcome, id, 0);
-      });
+  const CallReport report = core->TryCoordinator(
+      deadline, [&](wire::CoordinatorClient& coordinator) { coordinator.outcome(outcome, id, 0); });
   if (!report.ok()) return Unknown(refusal.message);
   Outcome told = Outcome::FromWire(outcome);
   return told.final() ? told : Unknown(refusal.message);
@@ -229,9 +226,7 @@ Outcome Transaction::Rep::AskCommit(Wait wait) {
         refusal = report.refusal;
         why = report.refusal.message;
         break;
-      case CallReport::End::kNotSent:
-        why = report.error;
-        break;
+      case CallReport::End::kNotSent: why = report.error; break;
       default:
         heard = true;
         why = report.error;
@@ -243,8 +238,7 @@ Outcome Transaction::Rep::AskCommit(Wait wait) {
       return Unknown(why);
     }
     // Repeating is safe: the same list gives the same answer.
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(std::min(left_ms, backoff.NextMs())));
+    std::this_thread::sleep_for(std::chrono::milliseconds(std::min(left_ms, backoff.NextMs())));
   }
 }
 
@@ -297,27 +291,25 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
                              [&] { answer = work(protocol, context); });
   } catch (...) {
     // Not Thrift's, so the caller's own: the connection is closed, what was done is not known.
-    (void)rep.Fail(participant, MakeFailure(wire::Reason::APPLICATION,
-                                            "the work ended with an exception", false,
-                                            participant));
+    (void)rep.Fail(participant,
+                   MakeFailure(wire::Reason::APPLICATION, "the work ended with an exception", false,
+                               participant));
     throw;
   }
   rep.core->Return(std::move(connection), report);
   switch (report.end) {
-    case CallReport::End::kAnswered:
-      return rep.TakeAnswer(participant, context, answer);
+    case CallReport::End::kAnswered: return rep.TakeAnswer(participant, context, answer);
     case CallReport::End::kRefused:
       return rep.Fail(participant, FailureOf(report.refusal, participant));
     case CallReport::End::kOtherFault:
-      return rep.Fail(participant, MakeFailure(wire::Reason::APPLICATION, report.error, false,
-                                               participant));
+      return rep.Fail(participant,
+                      MakeFailure(wire::Reason::APPLICATION, report.error, false, participant));
     default:
       // The work may have been done: it is not repeated, the transaction is.
       return rep.Fail(participant,
                       MakeFailure(rep.deadline.passed() ? wire::Reason::DEADLINE
                                                         : wire::Reason::DATABASE_UNAVAILABLE,
-                                  "no answer from participant " + participant + ": " +
-                                      report.error,
+                                  "no answer from participant " + participant + ": " + report.error,
                                   true, participant));
   }
 }

@@ -21,8 +21,8 @@ struct Transaction::Rep {
 
   // One participant's part, as far as we know it.
   struct BranchState {
-    bool busy = false;      // a piece of work is under way
-    bool opened = false;    // work 0 was answered
+    bool busy = false;    // a piece of work is under way
+    bool opened = false;  // work 0 was answered
     bool read_only = false;
     std::string mark;
     std::string instance;

@@ -128,8 +128,8 @@ class Auditor {
       std::int64_t sum = 0;
       for (const auto& [account, amount] : legs) sum += amount;
       if (sum != 0) {
-        Find("transaction", id + " adds up to " + std::to_string(sum) + " over all banks, not 0: " +
-                                "it took effect at some, not at all");
+        Find("transaction", id + " adds up to " + std::to_string(sum) +
+                                " over all banks, not 0: " + "it took effect at some, not at all");
       }
     }
   }
@@ -149,8 +149,8 @@ class Auditor {
         if (good) legs[leg->account] = leg->amount;
       }
       if (!good || legs.empty()) {
-        return Status(Code::kCorrupt, path + ", line " + std::to_string(number) +
-                                          ": not a line of a journal");
+        return Status(Code::kCorrupt,
+                      path + ", line " + std::to_string(number) + ": not a line of a journal");
       }
       CheckAnswer(outcome, id, legs);
     }
@@ -185,10 +185,10 @@ class Auditor {
   const AuditOptions& options_;
   AuditResult result_;
   std::map<std::string, int> found_;
-  std::unordered_map<std::string, Legs> ledger_;             // by transaction
-  std::unordered_map<std::string, std::string> answered_;    // by transaction
-  std::map<std::int64_t, Account> accounts_;                 // of the bank at hand
-  std::unordered_map<std::int64_t, std::int64_t> entered_;   // of the bank at hand
+  std::unordered_map<std::string, Legs> ledger_;            // by transaction
+  std::unordered_map<std::string, std::string> answered_;   // by transaction
+  std::map<std::int64_t, Account> accounts_;                // of the bank at hand
+  std::unordered_map<std::int64_t, std::int64_t> entered_;  // of the bank at hand
 };
 
 }  // namespace

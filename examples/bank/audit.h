@@ -24,12 +24,12 @@ struct AuditOptions {
 
 struct AuditResult {
   std::int64_t accounts = 0, entries = 0, transactions = 0, journalled = 0;
-  std::int64_t total = 0;       // in all accounts
-  std::int64_t opened_with = 0; // of all accounts: the same, where money is conserved
-  std::int64_t in_doubt = 0;    // prepared branches left
-  std::int64_t findings = 0;    // rules broken, all of them counted
+  std::int64_t total = 0;             // in all accounts
+  std::int64_t opened_with = 0;       // of all accounts: the same, where money is conserved
+  std::int64_t in_doubt = 0;          // prepared branches left
+  std::int64_t findings = 0;          // rules broken, all of them counted
   std::vector<std::string> examples;  // the first of each rule: rule, what, where
-  bool conserved = true;        // no finding but branches in doubt
+  bool conserved = true;              // no finding but branches in doubt
 };
 
 // An error: a bank could not be read, a journal is not one.

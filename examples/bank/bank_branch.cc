@@ -19,14 +19,16 @@
 #include "participant/participant.h"
 
 DEFINE_string(name, "", "name of the branch, [a-z0-9-]: `east`");
-DEFINE_string(conninfo, "", "libpq connection string of its database; passwords belong into ~/.pgpass");
+DEFINE_string(conninfo, "",
+              "libpq connection string of its database; passwords belong into ~/.pgpass");
 DEFINE_string(coordinators, "127.0.0.1:7712", "peer addresses of the coordinator, HOST:PORT,...");
 DEFINE_string(host, "127.0.0.1", "where clients and the coordinator reach it");
 DEFINE_string(bind, "127.0.0.1", "address the listeners bind to");
 DEFINE_int32(port, 0, "port for clients; 0: any free one");
 DEFINE_int32(peer_port, 0, "port for the coordinator; 0: any free one");
 DEFINE_int32(pool_size, 32, "connections for branches");
-DEFINE_int32(max_in_doubt, 200, "branches open or in doubt at once; max_prepared_transactions "
+DEFINE_int32(max_in_doubt, 200,
+             "branches open or in doubt at once; max_prepared_transactions "
              "must be at least this");
 DEFINE_string(port_file, "", "written when ready: JSON with pid and ports");
 DEFINE_bool(init, false, "make the tables in the database of --conninfo, and exit");
@@ -280,16 +282,14 @@ int Run() {
     std::cerr << "bank-branch: " << participant.status().message() << "\n";
     return 1;
   }
-  auto handler =
-      std::make_shared<Handler>(participant->get(), FLAGS_name, FLAGS_conninfo);
+  auto handler = std::make_shared<Handler>(participant->get(), FLAGS_name, FLAGS_conninfo);
   std::atomic<bool> unwritten{false};
   std::thread announcer([&] {
     if (!(*participant)->WaitUntilServing() || WritePortFile(**participant)) return;
     unwritten = true;
     (*participant)->Stop();
   });
-  const Status ended =
-      (*participant)->Serve(std::make_shared<BankBranchProcessor>(handler));
+  const Status ended = (*participant)->Serve(std::make_shared<BankBranchProcessor>(handler));
   announcer.join();
   if (!ended.ok() || unwritten) {
     std::cerr << "bank-branch: "
@@ -308,8 +308,8 @@ int main(int argc, char** argv) {
     std::cerr << "bank-branch: '" << argv[1] << "' is no flag; see --help\n";
     return 2;
   }
-  for (const auto& [flag, value] : {std::pair("conninfo", &FLAGS_conninfo),
-                                    std::pair("name", &FLAGS_name)}) {
+  for (const auto& [flag, value] :
+       {std::pair("conninfo", &FLAGS_conninfo), std::pair("name", &FLAGS_name)}) {
     const bool needed = !FLAGS_init || value == &FLAGS_conninfo;
     if (needed && value->empty()) {
       std::cerr << "bank-branch: --" << flag << " is required; see --help\n";

@@ -65,23 +65,18 @@ int Say(Exit exit, const std::string& message) {
 int SayStatus(const Status& status) {
   switch (status.code()) {
     case Code::kInvalid:
-    case Code::kNotFound:
-      return Say(kWrong, status.message());
+    case Code::kNotFound: return Say(kWrong, status.message());
     case Code::kUnavailable:
     case Code::kDeadline:
-    case Code::kUnknown:
-      return Say(kUnreachable, status.message());
-    default:
-      return Say(kAborted, status.message());
+    case Code::kUnknown: return Say(kUnreachable, status.message());
+    default: return Say(kAborted, status.message());
   }
 }
 
 int SayOutcome(const Outcome& outcome) {
   switch (outcome.kind) {
     case Outcome::Kind::kCommitted:
-    case Outcome::Kind::kReadOnly:
-      std::cout << outcome.ToString() << "\n";
-      return kDone;
+    case Outcome::Kind::kReadOnly: std::cout << outcome.ToString() << "\n"; return kDone;
     case Outcome::Kind::kAborted:
       if (outcome.transaction_id.empty()) {
         return Say(outcome.failure.reason == wire::Reason::INVALID ? kWrong : kUnreachable,
@@ -128,8 +123,8 @@ Outcome Run(Client& client, const std::function<Status(Transaction&)>& body,
   options.key = FLAGS_key;
   RetryOptions retry;
   retry.total_ms = FLAGS_deadline_ms;
-  return RunTransaction(client, options, body,
-                        FLAGS_decided ? Wait::kDecided : Wait::kApplied, retry);
+  return RunTransaction(client, options, body, FLAGS_decided ? Wait::kDecided : Wait::kApplied,
+                        retry);
 }
 
 int Init(Client& client) {
@@ -141,8 +136,7 @@ int Init(Client& client) {
   constexpr std::int64_t kChunk = 10'000;
   std::int64_t opened = 0;
   for (std::int64_t first = 1; first <= FLAGS_accounts; first += kChunk) {
-    const auto count =
-        static_cast<std::int32_t>(std::min(kChunk, FLAGS_accounts - first + 1));
+    const auto count = static_cast<std::int32_t>(std::min(kChunk, FLAGS_accounts - first + 1));
     std::int64_t opened_now = 0;
     const Outcome outcome = Run(client, [&](Transaction& transaction) {
       opened_now = 0;
@@ -192,7 +186,8 @@ int Transfer(Client& client, const std::vector<std::string>& arguments) {
 }
 
 int Balance(Client& client, const std::vector<std::string>& arguments) {
-  if (arguments.empty()) return Say(kWrong, "balance of which accounts? As in: bank balance east/17");
+  if (arguments.empty())
+    return Say(kWrong, "balance of which accounts? As in: bank balance east/17");
   std::map<std::string, std::vector<std::int64_t>> accounts;
   for (const std::string& argument : arguments) {
     const auto account = AccountName::Parse(argument);
@@ -258,11 +253,12 @@ int Load(Client& client) {
   }
   const auto result = RunLoad(client, options, &stop_load);
   if (!result.ok()) return SayStatus(result.status());
-  std::printf("load: committed=%lld aborted=%lld unknown=%lld not_begun=%lld tps=%.1f p50_ms=%.3f "
-              "p99_ms=%.3f\n",
-              static_cast<long long>(result->committed), static_cast<long long>(result->aborted),
-              static_cast<long long>(result->unknown), static_cast<long long>(result->not_begun),
-              result->tps(), result->p50_ms, result->p99_ms);
+  std::printf(
+      "load: committed=%lld aborted=%lld unknown=%lld not_begun=%lld tps=%.1f p50_ms=%.3f "
+      "p99_ms=%.3f\n",
+      static_cast<long long>(result->committed), static_cast<long long>(result->aborted),
+      static_cast<long long>(result->unknown), static_cast<long long>(result->not_begun),
+      result->tps(), result->p50_ms, result->p99_ms);
   return kDone;
 }
 
@@ -279,15 +275,14 @@ int Audit(Client& client) {
   for (const std::string& example : result->examples) {
     std::cerr << "bank: rule broken: " << example << "\n";
   }
-  std::printf("audit: banks=%zu accounts=%lld entries=%lld transactions=%lld journalled=%lld "
-              "total=%lld opened_with=%lld in_doubt=%lld findings=%lld money=%s\n",
-              options.banks.size(), static_cast<long long>(result->accounts),
-              static_cast<long long>(result->entries),
-              static_cast<long long>(result->transactions),
-              static_cast<long long>(result->journalled), static_cast<long long>(result->total),
-              static_cast<long long>(result->opened_with),
-              static_cast<long long>(result->in_doubt), static_cast<long long>(result->findings),
-              result->conserved ? "conserved" : "lost");
+  std::printf(
+      "audit: banks=%zu accounts=%lld entries=%lld transactions=%lld journalled=%lld "
+      "total=%lld opened_with=%lld in_doubt=%lld findings=%lld money=%s\n",
+      options.banks.size(), static_cast<long long>(result->accounts),
+      static_cast<long long>(result->entries), static_cast<long long>(result->transactions),
+      static_cast<long long>(result->journalled), static_cast<long long>(result->total),
+      static_cast<long long>(result->opened_with), static_cast<long long>(result->in_doubt),
+      static_cast<long long>(result->findings), result->conserved ? "conserved" : "lost");
   return result->findings == 0 ? kDone : kAborted;
 }
 

@@ -74,13 +74,14 @@ class Board {
       recent.swap(recent_);
       total = total_;
     }
-    std::printf("{\"second\": %.0f, \"tps\": %zu, \"p50_ms\": %.3f, \"p99_ms\": %.3f, "
-                "\"committed\": %lld, \"aborted\": %lld, \"unknown\": %lld, \"not_begun\": %lld, "
-                "\"in_flight\": %d}\n",
-                at_seconds, recent.size(), Percentile(&recent, 0.5), Percentile(&recent, 0.99),
-                static_cast<long long>(total.committed), static_cast<long long>(total.aborted),
-                static_cast<long long>(total.unknown), static_cast<long long>(total.not_begun),
-                in_flight_.load());
+    std::printf(
+        "{\"second\": %.0f, \"tps\": %zu, \"p50_ms\": %.3f, \"p99_ms\": %.3f, "
+        "\"committed\": %lld, \"aborted\": %lld, \"unknown\": %lld, \"not_begun\": %lld, "
+        "\"in_flight\": %d}\n",
+        at_seconds, recent.size(), Percentile(&recent, 0.5), Percentile(&recent, 0.99),
+        static_cast<long long>(total.committed), static_cast<long long>(total.aborted),
+        static_cast<long long>(total.unknown), static_cast<long long>(total.not_begun),
+        in_flight_.load());
     std::fflush(stdout);
   }
 
@@ -167,8 +168,8 @@ Result<LoadResult> RunLoad(Client& client, const LoadOptions& options, const vol
   if (!options.journal.empty()) {
     journal = open(options.journal.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (journal < 0) {
-      return Status(Code::kIo, "the journal " + options.journal + " cannot be written: " +
-                                   std::strerror(errno));
+      return Status(Code::kIo, "the journal " + options.journal +
+                                   " cannot be written: " + std::strerror(errno));
     }
   }
   Board board(journal);

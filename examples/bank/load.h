@@ -35,7 +35,6 @@ struct LoadResult {
 
 // Runs the load; prints a line of JSON on stdout each second and one at the end. Stops early when
 // `stop` becomes non-zero. kIo: the journal can't be written.
-Result<LoadResult> RunLoad(Client& client, const LoadOptions& options,
-                           const volatile int* stop);
+Result<LoadResult> RunLoad(Client& client, const LoadOptions& options, const volatile int* stop);
 
 }  // namespace troth::bank

@@ -24,7 +24,8 @@ bool ParseWhole(std::string_view text, std::int64_t* value, std::errc* why) {
 }
 
 Status NoNumber(std::string_view text, std::errc why) {
-  if (why == std::errc::result_out_of_range) return Invalid("amount " + Quoted(text) + " is too large");
+  if (why == std::errc::result_out_of_range)
+    return Invalid("amount " + Quoted(text) + " is too large");
   return Invalid("amount " + Quoted(text) +
                  " is no whole number (amounts are in minor units, cents)");
 }
@@ -73,9 +74,8 @@ Result<TransferLeg> TransferLeg::Parse(std::string_view text) {
 
 Status Arrange(std::vector<TransferLeg>* legs) {
   if (legs->size() < 2) return Invalid("a transfer has at least two legs");
-  std::sort(legs->begin(), legs->end(), [](const TransferLeg& a, const TransferLeg& b) {
-    return a.account < b.account;
-  });
+  std::sort(legs->begin(), legs->end(),
+            [](const TransferLeg& a, const TransferLeg& b) { return a.account < b.account; });
   std::int64_t sum = 0;
   for (std::size_t i = 0; i < legs->size(); ++i) {
     const TransferLeg& leg = (*legs)[i];

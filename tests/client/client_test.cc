@@ -639,8 +639,8 @@ TEST_F(ClientTest, RunTransactionRepeatsUnderNewIds) {
     reply.__set_retryable(true);
     reply.__set_reason(wire::Reason::CONFLICT);
   };
-  const Outcome outcome = RunTransaction(
-      *client_, {}, [](Transaction& tx) { return Apply(tx, "east"); });
+  const Outcome outcome =
+      RunTransaction(*client_, {}, [](Transaction& tx) { return Apply(tx, "east"); });
   EXPECT_TRUE(outcome.committed());
   EXPECT_THAT(ids, SizeIs(3));
 }

@@ -23,9 +23,8 @@ class Ready : public apache::thrift::server::TServerEventHandler {
 };
 
 std::shared_ptr<TSocket> SocketOf(const TConnectionInfo& info) {
-  auto framed =
-      std::dynamic_pointer_cast<apache::thrift::transport::TFramedTransport>(
-          info.input->getTransport());
+  auto framed = std::dynamic_pointer_cast<apache::thrift::transport::TFramedTransport>(
+      info.input->getTransport());
   return std::dynamic_pointer_cast<TSocket>(framed->getUnderlyingTransport());
 }
 
@@ -87,8 +86,8 @@ class BranchHandler : public bank::BankBranchNull {
     reply.participant = script_->name;
     reply.instance = script_->instance;
   }
-  void apply(bank::ApplyReply& reply, const wire::Context& context,
-             const std::vector<bank::Leg>&, const std::string&) override {
+  void apply(bank::ApplyReply& reply, const wire::Context& context, const std::vector<bank::Leg>&,
+             const std::string&) override {
     ++script_->applies;
     {
       std::lock_guard<std::mutex> lock(script_->mutex);
@@ -171,9 +170,7 @@ FakeServer::Factory MakeFakeCoordinator(CoordinatorScript* script) {
 }
 
 BranchScript::BranchScript(std::string name) : name(std::move(name)) {
-  apply = [this](bank::ApplyReply& reply, const wire::Context& context) {
-    Answer(reply, context);
-  };
+  apply = [this](bank::ApplyReply& reply, const wire::Context& context) { Answer(reply, context); };
 }
 
 void BranchScript::Answer(bank::ApplyReply& reply, const wire::Context& context) const {
@@ -184,8 +181,8 @@ void BranchScript::Answer(bank::ApplyReply& reply, const wire::Context& context)
 }
 
 FakeServer::Factory MakeFakeBranch(BranchScript* script) {
-  return std::make_shared<
-      PerConnection<BranchHandler, bank::BankBranchProcessor, BranchScript>>(script);
+  return std::make_shared<PerConnection<BranchHandler, bank::BankBranchProcessor, BranchScript>>(
+      script);
 }
 
 }  // namespace troth
