@@ -72,11 +72,8 @@ class Client:
         self._places: dict[str, tuple[list[Any], int]] = {}
         self._branches: dict[str, int] = {}  # open ones of ours, by instance
 
-    def of_this_process(self) -> bool:
-        return os.getpid() == self._pid
-
     def _check_process(self) -> None:
-        if not self.of_this_process():
+        if os.getpid() != self._pid:
             self._begin_life()  # a fork's child: ids and connections are its parent's
 
     def close(self) -> None:

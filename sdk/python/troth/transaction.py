@@ -5,6 +5,7 @@ what the work does. docs/protocol.md, "The plain flow"."""
 from __future__ import annotations
 
 import enum
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Transaction:
     def __init__(self, client: "Client", id_: str, deadline: Deadline,
                  options: TransactionOptions) -> None:
         self._client = client
+        self._pid = os.getpid()
         self.id = id_
         self._deadline = deadline
         self._options = options
@@ -70,6 +72,10 @@ class Transaction:
         self._failure: Failure | None = None
         self._ended = False
         self.outcome: Outcome | None = None  # once commit or abort was called
+
+    def _of_this_process(self) -> bool:
+        """False in a fork's child, whose client may have begun a life of its own by now."""
+        return os.getpid() == self._pid
 
     def left_ms(self) -> int:
         """Milliseconds until the deadline, never negative."""
@@ -89,7 +95,7 @@ class Transaction:
         never repeated here: after any error this transaction can only be aborted. `read_only`:
         opens this branch read-only (its first work only). `last`: the last work at this
         participant; it is prepared in the same call. Raises WorkFailed."""
-        if not self._client.of_this_process():
+        if not self._of_this_process():
             raise WorkFailed(Failure(values.Reason.INVALID,
                                      f"transaction {self.id} belongs to the parent process"))
         context, instance = self._start(participant, read_only, last)
@@ -215,7 +221,7 @@ class Transaction:
             if self._failure is None and self._branches and self._deadline.passed():
                 self._failure = Failure(values.Reason.DEADLINE, "the deadline passed before the "
                                         "commit was asked for", True)
-        if not self._client.of_this_process():
+        if not self._of_this_process():
             self.outcome = self._unknown("it belongs to the parent process, which may commit it")
             return self.outcome
         if self._failure is not None:
@@ -241,7 +247,7 @@ class Transaction:
         failure = self._failure or Failure(values.Reason.APPLICATION,
                                            "aborted by its application")
         self.outcome = Outcome(Kind.ABORTED, self.id, failure=failure)
-        if self._client.of_this_process():
+        if self._of_this_process():
             self._send_abort()
             self._forget()
 
