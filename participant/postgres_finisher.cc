@@ -235,26 +235,37 @@ PostgresFinisher::PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes
 
 PostgresFinisher::~PostgresFinisher() = default;
 
-std::vector<std::size_t> PostgresFinisher::Claim(std::span<FinishItem> items) {
+std::vector<std::size_t> PostgresFinisher::Claim(std::span<FinishItem> items,
+                                                 std::vector<std::size_t>* waiting) {
   MutexLock lock(&mutex_);
   std::vector<std::size_t> ours;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    TROTH_CHECK(!items[i].order.commit || items[i].order.evidence.has_value());
-    items[i].result = {};
-    if (under_way_.insert(items[i].order.gid).second) {
-      ours.push_back(i);
-    } else {
-      items[i].result.message = "under way";
-    }
+  std::vector<std::size_t> still;
+  for (const std::size_t i : *waiting) {
+    (under_way_.insert(items[i].order.gid).second ? ours : still).push_back(i);
   }
+  *waiting = std::move(still);
   return ours;
 }
 
 void PostgresFinisher::Finish(std::span<FinishItem> items, std::chrono::milliseconds wait) {
   const auto deadline = SteadyClock::now() + wait;
-  PollLeft();
-  const std::vector<std::size_t> ours = Claim(items);
-  if (ours.empty()) return;
+  std::vector<std::size_t> waiting;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    TROTH_CHECK(!items[i].order.commit || items[i].order.evidence.has_value());
+    items[i].result = {FinishResult::Kind::kWorking, "under way", ""};
+    waiting.push_back(i);
+  }
+  PollLeft(SteadyClock::now());
+  for (;;) {
+    const std::vector<std::size_t> ours = Claim(items, &waiting);
+    if (!ours.empty()) Drive(items, ours, deadline);
+    if (waiting.empty() || SteadyClock::now() >= deadline) return;
+    PollLeft(deadline);
+  }
+}
+
+void PostgresFinisher::Drive(std::span<FinishItem> items, const std::vector<std::size_t>& ours,
+                             PgConnection::TimePoint deadline) {
   std::vector<std::unique_ptr<Lane>> lanes = TakeLanes(ours.size(), deadline);
   if (lanes.empty()) {
     MutexLock lock(&mutex_);
@@ -284,17 +295,20 @@ void PostgresFinisher::Finish(std::span<FinishItem> items, std::chrono::millisec
     if (SteadyClock::now() >= deadline) break;
     AwaitReadable(sockets, deadline);
   }
-  MutexLock lock(&mutex_);
-  for (std::unique_ptr<Lane>& lane : lanes) left_.push_back(std::move(lane));
+  LeaveLanes(std::move(lanes));
 }
 
-// Takes in what earlier callers left; their answers are given when the order comes again.
-void PostgresFinisher::PollLeft() {
+void PostgresFinisher::PollLeft(PgConnection::TimePoint until) {
   std::vector<std::unique_ptr<Lane>> left;
   {
     MutexLock lock(&mutex_);
     left.swap(left_);
+    // Other callers drive what is under way: each of them returns a lane, or leaves it.
+    if (left.empty() && SteadyClock::now() < until) returned_.WaitUntil(&mutex_, until);
   }
+  std::vector<int> sockets;
+  for (const std::unique_ptr<Lane>& lane : left) sockets.push_back(lane->socket());
+  if (!left.empty()) AwaitReadable(sockets, until);
   std::vector<std::unique_ptr<Lane>> still;
   for (std::unique_ptr<Lane>& lane : left) {
     if (lane->Step()) {
@@ -303,9 +317,16 @@ void PostgresFinisher::PollLeft() {
       still.push_back(std::move(lane));
     }
   }
-  if (still.empty()) return;
-  MutexLock lock(&mutex_);
-  for (std::unique_ptr<Lane>& lane : still) left_.push_back(std::move(lane));
+  LeaveLanes(std::move(still));
+}
+
+void PostgresFinisher::LeaveLanes(std::vector<std::unique_ptr<Lane>> lanes) {
+  if (lanes.empty()) return;
+  {
+    MutexLock lock(&mutex_);
+    for (std::unique_ptr<Lane>& lane : lanes) left_.push_back(std::move(lane));
+  }
+  returned_.NotifyAll();
 }
 
 std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes(
@@ -356,7 +377,7 @@ void PostgresFinisher::ReturnLane(std::unique_ptr<Lane> lane) {
       --lanes_;
     }
   }
-  returned_.NotifyOne();
+  returned_.NotifyAll();
 }
 
 }  // namespace troth

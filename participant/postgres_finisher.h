@@ -18,7 +18,8 @@
 namespace troth {
 
 // Thread-safe. Each caller drives the lanes (connections) it took; what it leaves unfinished
-// when its time is over goes on, and is taken in by whoever comes next.
+// when its time is over goes on, and is taken in by whoever comes next. An order that comes
+// again meanwhile waits for the first, and is then carried out anew: it finds its evidence.
 class PostgresFinisher {
  public:
   PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes);
@@ -33,9 +34,14 @@ class PostgresFinisher {
   std::vector<std::unique_ptr<Lane>> TakeLanes(std::size_t wanted,
                                                PgConnection::TimePoint deadline);
   void ReturnLane(std::unique_ptr<Lane> lane);
-  void PollLeft();
-  // Marks what is not under way elsewhere as ours; its indices.
-  std::vector<std::size_t> Claim(std::span<FinishItem> items);
+  // Nobody drives these for now.
+  void LeaveLanes(std::vector<std::unique_ptr<Lane>> lanes);
+  // Takes in what callers before left unfinished; waits for it until `until`.
+  void PollLeft(PgConnection::TimePoint until);
+  // Of `waiting`, takes out and returns what nobody works on: it is ours now.
+  std::vector<std::size_t> Claim(std::span<FinishItem> items, std::vector<std::size_t>* waiting);
+  void Drive(std::span<FinishItem> items, const std::vector<std::size_t>& ours,
+             PgConnection::TimePoint deadline);
 
   Acquaintance* const acquaintance_;
   const std::size_t limit_;

@@ -43,12 +43,11 @@ constexpr char kGuardReadOnly[] =
     " AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'"
     " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $1"
     " THEN 1 ELSE 0 END";
-constexpr char kPosition[] = "SELECT pg_catalog.pg_current_wal_lsn()";
-// What RESET ALL leaves behind and PREPARE or ROLLBACK does not end. Temporary objects, WITH
+// The position behind PREPARE, and what RESET ALL leaves behind and PREPARE or ROLLBACK does not end. Temporary objects, WITH
 // HOLD cursors and LISTEN can't be here: a block with one is not preparable, and a rollback
 // takes them back.
 constexpr char kClean[] =
-    "SELECT pg_catalog.set_config('session_authorization', NULL, false),"
+    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.set_config('session_authorization', NULL, false),"
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.pg_advisory_unlock_all()";
 
@@ -74,7 +73,7 @@ Status PostgresSession::SetUp(PgConnection* connection) {
   for (const auto& [name, sql] :
        {std::pair{"troth_open", kOpen}, std::pair{"troth_open_ro", kOpenReadOnly},
         std::pair{"troth_guard", kGuard}, std::pair{"troth_guard_ro", kGuardReadOnly},
-        std::pair{"troth_position", kPosition}, std::pair{"troth_reset", "RESET ALL"},
+        std::pair{"troth_reset", "RESET ALL"},
         std::pair{"troth_clean", kClean}}) {
     TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
   }
@@ -205,8 +204,8 @@ std::optional<Refusal> PostgresSession::Broken() {
 }
 
 void PostgresSession::QueueCleaning() {
-  connection_->QueuePrepared("troth_reset");
   connection_->QueuePrepared("troth_clean");
+  connection_->QueuePrepared("troth_reset");
   connection_->Sync();
   over_ = true;
 }
@@ -258,10 +257,8 @@ void PostgresSession::StartPrepare() {
     const std::string parameters[] = {std::to_string(xid_), options_.mark};
     connection_->QueuePrepared("troth_guard", parameters);
     connection_->Queue("PREPARE TRANSACTION " + Quoted(options_.gid));
-    connection_->QueuePrepared("troth_position");
   }
-  connection_->Sync();
-  QueueCleaning();
+  QueueCleaning();  // skipped when PREPARE is: then it is queued again
   connection_->Flush();
 }
 
@@ -272,8 +269,22 @@ std::optional<PrepareResult> PostgresSession::PollPrepare() {
   // A crash here leaves the branch prepared, its vote unheard; the sweep asks for it.
   TROTH_FAILPOINT("after-prepare");
   result_ = Judge();
+  CleanAfterFailure();
   connection_->ForgetSigns();  // PREPARE's own tag is no sign of the application
   return result_;
+}
+
+// A failed PREPARE has ended the block and skipped the cleaning. A failed guard has left a block
+// open that is not to be trusted: its connection is dropped.
+void PostgresSession::CleanAfterFailure() {
+  const std::vector<Answer>& answers = connection_->answers();
+  const bool cleaned = answers.size() == 4 && answers[2].ok && answers[3].ok;
+  over_ = cleaned;
+  if (cleaned || !connection_->alive() || connection_->ended_units() < 1 || !answers[0].ok) return;
+  connection_->EndPipeline();  // libpq tells no status before
+  if (connection_->transaction_status() != PQTRANS_IDLE) return;
+  QueueCleaning();
+  connection_->Flush();
 }
 
 PrepareResult PostgresSession::Judge() {
@@ -283,8 +294,6 @@ PrepareResult PostgresSession::Judge() {
     return PrepareResult{Kind::kRefused, {}, 0, std::move(refusal)};
   };
   if (!answers.empty() && !answers[0].ok && !ConnectionLost(answers[0].sqlstate)) {
-    // The block that was worked in is still open, or is not ours: this connection is done for.
-    over_ = false;
     if (answers[0].sqlstate != "22012") return refused(RefusalOf(answers[0].sqlstate, answers[0].message));
     return refused({Refused::kInvalid,
                     options_.read_only

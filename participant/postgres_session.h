@@ -17,8 +17,8 @@ namespace troth {
 // The branch is known inside its session by two things that end with its block: its xid and a
 // setting local to it. The guard compares both and raises an error (22012) when one is missing,
 // so that PREPARE behind it in the same pipeline is skipped. Everything goes out in one write:
-//   guard; PREPARE TRANSACTION; position; Sync; RESET ALL; clean; Sync
-// The vote is ready at the first Sync; the connection is cleaned while the vote travels.
+//   guard; PREPARE TRANSACTION; position and cleaning; RESET ALL; Sync
+// so that the connection goes back to the pool clean, at the price of no call.
 class PostgresSession : public Session {
  public:
   // Statements that every connection of the pool must know.
@@ -47,6 +47,7 @@ class PostgresSession : public Session {
                   std::unique_ptr<PgConnection> connection);
   Granted<std::string> OpenBlock();
   void QueueCleaning();
+  void CleanAfterFailure();
   PrepareResult Judge();
   PrepareResult Refuse(Refusal refusal);
   void Drop();

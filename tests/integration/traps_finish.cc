@@ -47,6 +47,22 @@ TEST_F(PhaseTwo, Busy55000IsAskedAgain) {
   EXPECT_EQ(Balance(1), 99);
 }
 
+TEST_F(PhaseTwo, AnOrderThatComesAgainWaitsForTheFirst) {
+  // Else a coordinator that asks again would be answered "working" as fast as it can ask.
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  SetWaitForStandby(true);
+  EXPECT_EQ(Finish(1, true, 1).kind, Finished::kWorking);
+  std::thread release([&] {
+    std::this_thread::sleep_for(milliseconds(200));
+    SetWaitForStandby(false);
+  });
+  const FinishRequest requests[] = {{Id(1), true, evidence_[1], std::nullopt}};
+  EXPECT_EQ(table_->Finish(requests, milliseconds(20'000))[0].kind, Finished::kDone);
+  release.join();
+  EXPECT_EQ(Balance(1), 99);
+}
+
 TEST_F(PhaseTwo, ServerKilledAndRestartedWithPreparedBranches) {
   ASSERT_FALSE(Take(1, 1));
   ASSERT_TRUE(Prepared(1));

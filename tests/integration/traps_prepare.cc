@@ -18,13 +18,30 @@ TEST_F(Trap, PrepareOfAFailedBlockAnswersSuccess) {
 }
 
 TEST_F(Trap, DeferredConstraintFailsAtPrepare) {
-  cluster_.Sql("CREATE TABLE IF NOT EXISTS entry (account int REFERENCES account (id) "
-               "DEFERRABLE INITIALLY DEFERRED); TRUNCATE entry");
+  cluster_.Sql("SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
+               "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
   ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, "INSERT INTO entry VALUES (999)"); }));
   EXPECT_EQ(RefusedState(1), "23503");
   EXPECT_EQ(Abort(1).kind, Finished::kDone);
   EXPECT_FALSE(Take(2, 1));
   EXPECT_TRUE(Prepared(2)) << "the connection is fit again";
+}
+
+TEST_F(Trap, RefusedPrepareKeepsItsConnectionAndCleansIt) {
+  cluster_.Sql("SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
+               "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
+  std::string first, second, memory;
+  ASSERT_FALSE(Do(1, [&](pqxx::dbtransaction& tx) {
+    first = tx.exec("SELECT pg_backend_pid()")[0][0].c_str();
+    Exec(tx, "SELECT pg_advisory_lock(4712)");
+    Exec(tx, "INSERT INTO entry VALUES (999)");
+  }));
+  EXPECT_EQ(RefusedState(1), "23503");
+  Await("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4712)");
+  ASSERT_FALSE(Do(2, [&](pqxx::dbtransaction& tx) {
+    second = tx.exec("SELECT pg_backend_pid()")[0][0].c_str();
+  }));
+  EXPECT_EQ(first, second);
 }
 
 TEST_F(Trap, CommitByTheWork) {
