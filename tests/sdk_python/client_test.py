@@ -155,7 +155,7 @@ class Client(unittest.TestCase):
 
     def test_no_transaction_outlasts_a_lease(self):
         with self.assertRaises(troth.NotAnswered) as caught:
-            self.client.transaction(deadline_ms=30_001)
+            self.client.transaction(deadline_ms=31_000)
         self.assertEqual(caught.exception.failure.reason, Reason.INVALID)
 
     def test_no_coordinator_nothing_begun(self):
