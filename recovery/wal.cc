@@ -497,6 +497,7 @@ Status Wal::Rep::Compact() {
   }
   const std::int64_t running_ms = std::max(end->running_ms, state.running_ms());
   while (state.Retain(running_ms, line, options.retention)) {
+    TROTH_RETURN_IF_ERROR(between());
   }
   const CheckpointHead head{coordinator_id, last.number, end->last_batch, end->last_checksum,
                             running_ms};

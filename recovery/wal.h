@@ -19,7 +19,7 @@ namespace troth {
 
 struct WalOptions {
   std::uint64_t segment_bytes = 4u << 20;  // multiple of 4 KiB, at least kMinSegmentBytes
-  int segments_ahead = 1;                  // kept zeroed beyond the one in use
+  int segments_ahead = 2;                  // kept zeroed beyond the one in use
   std::int64_t idle_mark_ms = 1000;        // quiet time after which a mark is due
   std::int64_t retry_ms = 500;             // between attempts to get disk space
   Retention retention;
