@@ -24,10 +24,10 @@ ACCOUNTS, BALANCE = 16, 100    # In each database.
 class Options:
     """What a cluster is made of.  `disks`: names whose data gets a disk of its own (the
     coordinator's `c`, servers' `d1`...).  `proxied`: participants that reach their server
-    through a proxy.  `preload`: a library by which processes take their wall clock's offset from a
+    through a proxy.  `standbys`: participants whose server has a synchronous standby.  `preload`: a library by which processes take their wall clock's offset from a
     file (`Cluster.clock_files`)."""
 
-    def __init__(self, bin_dir, logs, participants=3, clients=2, disks=(), proxied=(),
+    def __init__(self, bin_dir, logs, participants=3, clients=2, disks=(), proxied=(), standbys=(),
                  coordinator_flags=(), participant_flags=(), preload=None):
         self.bin = pathlib.Path(bin_dir).resolve()
         self.logs = pathlib.Path(logs)
@@ -35,6 +35,7 @@ class Options:
         self.clients = clients
         self.disks = set(disks)
         self.proxied = set(proxied)
+        self.standbys = set(standbys)
         self.coordinator_flags = list(coordinator_flags)
         self.participant_flags = list(participant_flags)
         self.preload = preload
@@ -52,6 +53,8 @@ class Cluster:
         self.coordinator = None
         self.participants = {}    # name -> Process
         self.databases = {}       # participant's name -> Database
+        self.standbys = {}        # participant's name -> Database, until it is promoted
+        self.retired = []         # Servers that were failed over from
         self.clients = []
         self.proxies = {}         # participant's name -> Process
         self.clock_files = {}
@@ -64,6 +67,8 @@ class Cluster:
         for i in range(1, count + 1):
             add(f'p{i}', f'10.77.1.{i}')
             add(f'd{i}', f'10.77.2.{i}')
+            if f'p{i}' in self.options.standbys:
+                add(f's{i}', f'10.77.4.{i}')
         for i in range(1, self.options.clients + 1):
             add(f'k{i}', f'10.77.3.{i}')
         self._make_databases()
@@ -93,7 +98,7 @@ class Cluster:
             if process.pid is not None:
                 process.resume()
                 process.kill()
-        for database in self.databases.values():
+        for database in {*self.databases.values(), *self.standbys.values(), *self.retired}:
             try:
                 database.stop('immediate')
             except OSError:
@@ -142,6 +147,7 @@ class Cluster:
                 done = self._init(database)
                 if done:
                     errors.append(done)
+                self._make_standby(database)
                 if database.name in self.disks:
                     run('sync', '-f', self.disks[database.name].path)  # initdb did not.
             except Exception as error:  # pylint: disable=broad-except
@@ -159,6 +165,20 @@ class Cluster:
             thread.join()
         if errors:
             raise RuntimeError('; '.join(errors))
+
+    def _make_standby(self, database):
+        participant = 'p' + database.name[1:]
+        if participant in self.options.standbys:
+            name = 's' + database.name[1:]
+            self.standbys[participant] = database.make_standby(
+                name, self.network.nodes[name], self._place(name, 400) / 'postgres')
+
+    def fail_over(self, participant):
+        """Promotes the standby of a server that is dead; it is the participant's from now on."""
+        standby = self.standbys.pop(participant)
+        standby.query('SELECT pg_promote(true, 60)', seconds=70)
+        self.retired.append(self.databases[participant])
+        self.databases[participant] = standby
 
     def _init(self, database):
         """Makes the tables; returns what went wrong."""
@@ -202,6 +222,10 @@ class Cluster:
     def _make_participant(self, name):
         node, database = self.network.nodes[name], self.databases[name]
         conninfo = database.conninfo()
+        if name in self.standbys:
+            hosts = f'{database.node.address},{self.standbys[name].node.address}'
+            conninfo = database.conninfo(hosts, f'{PORT},{PORT}') \
+                + ' target_session_attrs=read-write connect_timeout=2'
         if name in self.options.proxied:
             conninfo = self._make_proxy(name) + ' sslmode=disable gssencmode=disable'
         port_file = str(self.directory / f'{name}.ports')

@@ -49,6 +49,18 @@ class Database:
             file.write('host all all 10.77.0.0/16 trust\nhost replication all 10.77.0.0/16 trust\n')
         os.kill(self.cluster.pid, signal.SIGHUP)
 
+    def make_standby(self, name, node, directory):
+        """A synchronous standby of this server, on another node, as a Database."""
+        standby = Database(name, node, directory)
+        node.call(lambda: private.run_as_owner(
+            private.BIN / 'pg_basebackup', '-D', standby.cluster.data, '-R', '-X', 'stream',
+            '-c', 'fast', '-d', f'{self.conninfo()} application_name={name}'))
+        standby.cluster.set(listen_addresses=node.address)
+        standby.start()
+        self.cluster.set(synchronous_standby_names=name)
+        os.kill(self.cluster.pid, signal.SIGHUP)
+        return standby
+
     def start(self):
         self.node.call(self.cluster.start)
 

@@ -21,6 +21,7 @@ class Fault:
     seconds = (1.0, 4.0)
     disks = ''                # Whose data needs a disk of its own: `c`, and `d` for all servers.
     needs_proxy = False
+    needs_standby = False
     may_end = {}              # Exit code -> names of processes that may end with it by themselves.
     problem = None            # What the fault itself found wrong, in words.
 
@@ -375,5 +376,28 @@ class KillBackend(DatabaseFault):
                 ':query': (query or '')[:60]}
 
 
+class Failover(DatabaseFault):
+    """A PostgreSQL server dies for good, and its synchronous standby is promoted."""
+
+    name = 'failover'
+    seconds = (0.0, 2.0)
+    needs_standby = True
+    participant = None
+
+    def choose(self, busy):
+        if not super().choose(busy):
+            return False
+        self.participant = next(p for p, d in self.cluster.databases.items() if d is self.database)
+        return self.participant in self.cluster.standbys
+
+    def begin(self):
+        self.database.kill()
+        return {':target': self.database.name}
+
+    def end(self):
+        self.cluster.fail_over(self.participant)
+        return {':target': self.participant, ':now': self.cluster.databases[self.participant].name}
+
+
 FAULTS = (Kill, Pause, KillClient, Partition, *map(_shape, Partition.shapes), Reset, Loss, Delay,
-          KillPostgres, RestartPostgres, PausePostgres, KillBackend)
+          KillPostgres, RestartPostgres, PausePostgres, KillBackend, Failover)

@@ -4,4 +4,4 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'tests' / 'postgres'))
-from private_cluster import BIN, OWNER, Cluster, ClusterError, kill_tree  # pylint: disable=wrong-import-position,unused-import
+from private_cluster import BIN, OWNER, Cluster, ClusterError, kill_tree, _run as run_as_owner  # pylint: disable=wrong-import-position,unused-import

@@ -158,8 +158,12 @@ class Run:
             available.append(fault)
             options.disks.update(fault.disks_for(self.options.participants))
             options.preload = options.preload or fault.preload()
-            if fault.needs_proxy:
-                options.proxied.update(f'p{i + 1}' for i in range(self.options.participants))
+            everyone = {f'p{i + 1}' for i in range(self.options.participants)}
+            options.proxied |= everyone if fault.needs_proxy else set()
+            options.standbys |= everyone if fault.needs_standby else set()
+        if options.proxied and options.standbys:   # A proxy leads to one server only.
+            options.standbys = {max(options.standbys)}
+            options.proxied -= options.standbys
         if self.fault_types and not available:
             raise RuntimeError('no fault can be injected on this machine')
         self.fault_types = available
