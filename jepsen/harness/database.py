@@ -8,12 +8,9 @@ import os
 import signal
 import subprocess
 
-import psycopg2
-
 from . import private
 
 PORT = 5432
-QueryError = psycopg2.Error
 
 _SETTINGS = {
     'max_connections': 120,
@@ -27,6 +24,10 @@ _SETTINGS = {
     'wal_init_zero': 'off',
     'log_checkpoints': 'off',
 }
+
+
+class QueryError(RuntimeError):
+    """PostgreSQL, or the way to it, said no."""
 
 
 class Database:
@@ -90,18 +91,23 @@ class Database:
         return f'host={host or self.node.address} port={port} user=postgres dbname=postgres'
 
     def query(self, sql, parameters=None, seconds=30):
-        """Rows of one statement, run through the socket.  psycopg2.Error."""
-        connection = psycopg2.connect(
-            host=str(self.cluster.dir), port=PORT, user='postgres', dbname='postgres',
-            options=f'-c statement_timeout={int(seconds * 1000)}', connect_timeout=5,
-            application_name='jepsen-harness')
+        """Rows of one statement, run through the socket.  QueryError."""
+        import psycopg2  # Not needed for --help.  pylint: disable=import-outside-toplevel
+        connection = None
         try:
+            connection = psycopg2.connect(
+                host=str(self.cluster.dir), port=PORT, user='postgres', dbname='postgres',
+                options=f'-c statement_timeout={int(seconds * 1000)}', connect_timeout=5,
+                application_name='jepsen-harness')
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
+        except psycopg2.Error as error:
+            raise QueryError(f'{self.name}: {error}') from error
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
 
     def prepared(self):
         """GIDs that stand prepared."""
