@@ -29,13 +29,13 @@ ARROWS = {
 PURE = {
     ("coordinator/commit_protocol*", "coordinator/protocol_events.*", "coordinator/lease_book.*",
      "coordinator/registry.*"): [
-        "common/transaction_id.h", "common/status.h", "common/check.h",
+        "common/transaction_id.h", "common/status.h", "common/check.h", "common/mark.h",
         "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
         "coordinator/commit_protocol*.h", "coordinator/protocol_events.h",
         "coordinator/lease_book.h", "coordinator/registry.h"],
     ("recovery/in_doubt.*", "recovery/log_record.*", "recovery/recovered_state.*",
      "recovery/committed_set.*", "recovery/whole_records.*"): [
-        "common/transaction_id.h", "common/status.h", "common/check.h", "common/codec.h",
+        "common/transaction_id.h", "common/status.h", "common/check.h", "common/mark.h", "common/codec.h",
         "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
         "recovery/committed_set.h", "recovery/whole_records.h"],
 }
