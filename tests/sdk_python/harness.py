@@ -1,6 +1,7 @@
 """What the tests of the Python package and of conformance start: processes found by their port
 files, ended by their pids; banks with a database each. Knows no rule."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -32,6 +33,11 @@ def until(condition, seconds=10.0, what=""):
         time.sleep(0.01)
 
 
+def _die_with_parent():
+    """In the child: the kernel kills it should this process end without a word."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 class Process:
     """A program that writes a port file when it is ready. Ended with the test that made it."""
 
@@ -42,7 +48,8 @@ class Process:
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 [str(part) for part in command] + ["--port_file", str(self.port_file)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                preexec_fn=_die_with_parent)
         try:
             until(lambda: self.port_file.exists() or self.process.poll() is not None,
                   ready_seconds, f"{command[0]} ready")
