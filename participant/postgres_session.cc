@@ -27,13 +27,15 @@ constexpr char kOpenReadOnly[] =
     " pg_catalog.set_config('lock_timeout', $2, true),"
     " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true)";
 // role: SET ROLE inside the block would change the owner of the prepared transaction, and then
-// nobody of ours could finish it.
+// nobody of ours could finish it. client_min_messages: else the warning that a wait for a standby
+// was cancelled could be hidden from us (L12a).
 constexpr char kGuard[] =
     "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
     " pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
     " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $2"
     " THEN 1 ELSE 0 END,"
     " pg_catalog.set_config('role', 'none', true),"
+    " pg_catalog.set_config('client_min_messages', 'warning', true),"
     " pg_catalog.set_config('synchronous_commit',"
     "  CASE pg_catalog.current_setting('synchronous_commit')"
     "  WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";

@@ -129,9 +129,12 @@ class Handler : public BankBranchIf {
   void balances(BalancesReply& reply, const wire::Context& context,
                 const std::vector<std::int64_t>& accounts) override {
     if (accounts.size() > kMaxLegs) throw Invalid("at most 1000 accounts are read at a time");
-    // A read-only branch may not lock rows; its snapshot is what it has.
-    const std::string lock = context.__isset.read_only && context.read_only ? "" : " FOR SHARE";
     reply.branch = participant_->Execute(context, [&](pqxx::dbtransaction& tx) {
+      // A read-only branch may not lock rows; its snapshot is what it has. Only work 0 is told
+      // that the branch is read-only; the block knows.
+      const bool read_only =
+          tx.exec1("SELECT current_setting('transaction_read_only')")[0].as<std::string>() == "on";
+      const std::string lock = read_only ? "" : " FOR SHARE";
       reply.accounts.clear();
       for (const std::int64_t number : accounts) {
         const pqxx::result rows = tx.exec_params(

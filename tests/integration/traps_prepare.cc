@@ -199,6 +199,23 @@ TEST_F(Trap, CancelDuringTheWaitForAStandby) {
   EXPECT_EQ(PreparedCount(), 0);
 }
 
+// The warning is all that tells: an application that hides warnings must not hide this one.
+TEST_F(Trap, CancelDuringTheWaitForAStandbyWithWarningsHidden) {
+  ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) {
+    Exec(tx, "SET client_min_messages = error");
+    Exec(tx, TakeSql(1));
+  }));
+  SetWaitForStandby(true);
+  const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
+  EXPECT_EQ(table_->Prepare(requests, milliseconds(100))[0].kind, Vote::Kind::kWorking);
+  Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  EXPECT_EQ(Prepare(1).kind, Vote::Kind::kRefused);
+  SetWaitForStandby(false);
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
 TEST_F(Trap, TerminatedDuringTheWaitForAStandby) {
   ASSERT_FALSE(Take(1, 1));
   SetWaitForStandby(true);
