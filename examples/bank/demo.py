@@ -150,9 +150,9 @@ class Bank:
 
     def stop(self):
         """Ends everything that was started, and removes the directory."""
-        for process in [*self.branches.values(), self.coordinator]:
+        for process in [self.coordinator, *self.branches.values()]:
             if process is not None:
-                process.stop()
+                process.stop(timeout_s=3)  # killed then: nothing of it is kept
         for cluster in self.clusters.values():
             cluster.stop(mode="immediate")
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -505,13 +505,15 @@ def main():
     if options.stop:
         return stop_kept(options.stop)
 
-    def interrupted(number, _frame):
+    def on_signals(handler):
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # the clean-up is not interrupted again
+            signal.signal(each, handler)
+
+    def interrupted(number, _frame):
+        on_signals(signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+    on_signals(interrupted)
     bank = Bank(options.bin, options.banks, options.keep)
     kept = False
     try:
@@ -524,6 +526,7 @@ def main():
         print(f"demo: {error}", file=sys.stderr)
         return 2
     finally:
+        on_signals(signal.SIG_IGN)  # nothing interrupts the clean-up
         if not kept:
             bank.stop()
 
