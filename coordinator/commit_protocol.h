@@ -205,6 +205,7 @@ class CommitProtocol {
   bool LogWhole() const;
   bool InLiveLease(const LocalId& id) const;
   LocalId EndedLine() const;
+  void BeginServing();
   TransactionId Full(const LocalId& id) const { return {options_.coordinator_id, id}; }
   Branch* FindBranch(Transaction* tx, ParticipantIndex participant);
   std::uint64_t Append(LogRecord record, bool force, ReplyToken token = 0,

@@ -46,12 +46,20 @@ void CommitProtocol::Start(Actions* actions) {
   // Law L7d: the record that begins an epoch names where the one before ended.
   Append(EpochRecord{epoch_, last_batch_}, /*force=*/true);
   ReserveAhead();
+  out_ = nullptr;
+}
+
+// Law L7c: only now may anybody hear of this epoch. If it were told before its record is durable
+// and then lost by a crash, participants would report an epoch that the log never began.
+void CommitProtocol::BeginServing() {
+  serving_ = true;
   for (ParticipantIndex i = 0; i < registry_.size(); ++i) {
-    const ParticipantRecord& record = registry_.at(i).record;
-    if (record.forgotten) continue;
+    const Registry::Participant& participant = registry_.at(i);
+    if (participant.record.forgotten || !participant.durable) continue;
+    const ParticipantRecord& record = participant.record;
     out_->push_back(Connect{i, record.name, record.peer_host, record.peer_port, ""});
   }
-  out_ = nullptr;
+  ServeLeases();
 }
 
 void CommitProtocol::Step(const Event& event, Actions* actions) {
@@ -137,8 +145,7 @@ void CommitProtocol::OnDurable(const Undurable& u) {
   if (const auto* commit = std::get_if<CommitRecord>(&u.record)) {
     BecomeCommitted(*commit);
   } else if (std::get_if<EpochRecord>(&u.record) != nullptr) {
-    serving_ = true;
-    ServeLeases();
+    BeginServing();
   } else if (const auto* reserve = std::get_if<ReserveRecord>(&u.record)) {
     leases_.Reserved(reserve->end);
     ServeLeases();
@@ -360,7 +367,8 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       Registry::Participant* participant = registry_.Find(e.participant.name);
       const ParticipantRecord& record = participant->record;
       registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
-      if (!participant->durable) {
+      // Nor before this epoch is durable: its record comes before this one.
+      if (!participant->durable || !serving_) {
         Append(record, /*force=*/true, e.token, e.instance);
         return;
       }

@@ -252,6 +252,17 @@ TEST_F(Laws, L7a_NoIdBeforeTheEpochIsDurable) {
   EXPECT_EQ(Of<ReplyLease>(w.actions()).size(), 1u);
 }
 
+// Found by the simulator: participants were told an epoch whose record a crash then took, and
+// reported it to the next life for ever, which took its log for a cut one.
+TEST_F(Laws, L7c_NobodyHearsOfAnEpochBeforeItIsDurable) {
+  Run("crash\n enroll a\n inquiry a 1.1:700\n time +20\n up a");
+  EXPECT_TRUE(Of<Connect>(world.actions()).empty());
+  EXPECT_TRUE(Of<ReplyEnrolled>(world.actions()).empty());
+  Run("durable");
+  EXPECT_FALSE(Of<Connect>(world.actions()).empty());
+  EXPECT_EQ(Of<ReplyEnrolled>(world.actions()).size(), 1u);
+}
+
 TEST_F(Laws, L7a_NoIdAboveTheReserve) {
   World w;
   w.Run("open reserve=10\n durable\n lease 10");

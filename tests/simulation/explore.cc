@@ -235,9 +235,9 @@ bool Search::Run(const Root& root) {
 std::vector<Root> Roots() {
   using enum BranchKind;
   // A crash breaks connections too, so searches with crashes need no other breaks.
-  const Faults crashes{true, true, false, false, false};
-  const Faults crashes_retry{true, true, false, false, true};
-  const Faults no_crash{false, false, true, true, false};
+  const Faults crashes{true, true, 0, 0, false};
+  const Faults crashes_retry{true, true, 0, 0, true};
+  const Faults no_crash{false, false, 1, 1, false};
   std::vector<Root> roots;
   if (FLAGS_search == "small") {
     roots.push_back({2, {kStandard, kEarly}, crashes});

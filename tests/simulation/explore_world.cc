@@ -35,8 +35,8 @@ World::World(int participants, const std::array<BranchKind, kMaxParticipants>& k
     p_[p].kind = kinds[p];
     p_[p].branch = kinds[p] == BranchKind::kEarly ? Branch::kPrepared : Branch::kActive;
     p_[p].may_crash = faults.participant_crash;
-    p_[p].may_break = faults.breaks;
-    p_[p].may_be_slow = faults.slow;
+    p_[p].may_break = p < faults.breaks;
+    p_[p].may_be_slow = p < faults.slow;
     Enroll(p);
   }
   Happen({Happening::kDurable, static_cast<std::uint8_t>(undurable_.size())});

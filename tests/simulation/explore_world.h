@@ -27,8 +27,8 @@ enum class BranchKind : std::uint8_t { kStandard, kEarly, kReadOnly };
 struct Faults {
   bool coordinator_crash = true;
   bool participant_crash = true;  // one each
-  bool breaks = true;             // one each: the connection to it breaks
-  bool slow = true;               // one `working` each
+  int breaks = 0;                 // of so many the connection breaks, once each
+  int slow = 0;                   // so many answer `working`, once each
   bool client_retries = true;     // the commit is asked once more
 };
 
