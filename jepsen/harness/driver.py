@@ -136,7 +136,9 @@ class Driver:
                 if answer[0] in self._waiting:
                     self._waiting.pop(answer[0])(answer)
                     continue
-                worker = self._by_index[answer[0]]
+                worker = self._by_index.get(answer[0])
+                if worker is None:
+                    continue      # An answer nobody waits for any more.
                 if answer[1] == 'begun':
                     if worker.operation is not None:
                         worker.operation.id = answer[2]
@@ -182,24 +184,33 @@ class Driver:
     def query(self, participant, sql, parameters=None):
         return self.cluster.databases[participant].query(sql, parameters)
 
-    def outcomes(self, ids, at_once=200):
-        """{id: word} of what the coordinator says now.  RuntimeError when it can't be asked."""
+    def outcomes(self, ids, seconds=20):
+        """{id: word} of what the coordinator says; what is pending is asked for again, so long.
+        RuntimeError when it can't be asked."""
+        found, left, end = {}, list(ids), time.monotonic() + seconds
+        while left:
+            found.update(self._ask_outcomes(left))
+            left = [i for i in left if found.get(i) in (None, 'pending', 'unknown')]
+            if time.monotonic() > end:
+                break
+        untold = [i for i in left if found.get(i) != 'pending']
+        if untold:
+            raise RuntimeError(f'the coordinator did not tell {len(untold)} of {len(ids)} outcomes '
+                               f'after healing, {untold[0]} for one')
+        return found
+
+    def _ask_outcomes(self, ids, at_once=200, seconds=60):
         found, chunks = {}, [ids[i:i + at_once] for i in range(0, len(ids), at_once)]
 
         def take(chunk):
-            def answered(answer):
-                found.update(zip(chunk, answer[3]))
-            return answered
+            return lambda answer: found.update(zip(chunk, answer[3]))
 
         for number, chunk in enumerate(chunks):
             index = OBSERVER + number
             self._waiting[index] = take(chunk)
-            self.cluster.clients[number % len(self.cluster.clients)].ask(index, 'outcome', 2000, chunk)
-        end = time.monotonic() + 120
+            self.cluster.clients[number % len(self.cluster.clients)].ask(index, 'outcome', 100, chunk)
+        end = time.monotonic() + seconds
         while self._waiting and time.monotonic() < end:
             self._listen(0.05)
-        unknown = sum(1 for word in found.values() if word == 'unknown')
-        if self._waiting or unknown:
-            raise RuntimeError(f'the coordinator did not tell {unknown or "all"} of {len(ids)} '
-                               'outcomes after healing')
+        self._waiting.clear()
         return found

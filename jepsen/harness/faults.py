@@ -385,10 +385,12 @@ class Failover(DatabaseFault):
     participant = None
 
     def choose(self, busy):
-        if not super().choose(busy):
+        by_name = {self.cluster.databases[p].name: p for p in self.cluster.standbys}
+        self.participant = by_name.get(self.pick(by_name, busy))
+        if self.participant is None:
             return False
-        self.participant = next(p for p, d in self.cluster.databases.items() if d is self.database)
-        return self.participant in self.cluster.standbys
+        self.database = self.cluster.databases[self.participant]
+        return self.database.up
 
     def begin(self):
         self.database.kill()

@@ -85,20 +85,25 @@ class Nemesis:
     def _draw(self):
         """Every fault in turn, in an order that is drawn anew each round."""
         if not self._order:
-            self._order = list(self._faults)
+            self._order = [(fault, 0) for fault in self._faults]
             self._random.shuffle(self._order)
         return self._order.pop()
 
     def _begin(self):
-        fault = self._draw()(self._cluster, self._driver, self._random)
+        type_, tries = self._draw()
+        fault = type_(self._cluster, self._driver, self._random)
         busy = {name for _, i in self._active for name in i.fault.targets}
         if not fault.choose(busy):
+            if tries < 5:  # Its turn comes again in this round.
+                self._order.insert(0, (type_, tries + 1))
             return
         in_flight = self._driver.in_flight
         self._recorder.fault(fault.name)
         value = fault.begin()
         if value is None:
             self._recorder.fault(fault.name, ':nothing')
+            if tries < 5:
+                self._order.insert(0, (type_, tries + 1))
             return
         at = self._recorder.fault(fault.name, value)
         injection = Injection(fault, at, in_flight, value)
