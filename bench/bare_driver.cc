@@ -19,6 +19,9 @@ DEFINE_string(databases, "", "libpq connection strings, separated by ';'");
 DEFINE_int32(clients, 1, "clients at once, each with a connection to every database");
 DEFINE_int32(rows, 10'000, "rows of the table `account`, numbered from 1");
 
+DEFINE_int32(hot_rows, 0, "if not 0: nine of ten changes go to the first so many rows");
+DEFINE_bool(in_order, false, "changes on one server after the other, so that no locks are had in a circle");
+
 namespace troth::bench {
 namespace {
 
@@ -94,7 +97,7 @@ class BareClient : public RoundClient {
                 return "BEGIN;" + Change(i) + ";PREPARE TRANSACTION " + gid;
               })
             : Everywhere([](std::size_t) { return std::string("BEGIN"); }) &&
-                  Everywhere([this](std::size_t i) { return Change(i); }) &&
+                  Changes() &&
                   Everywhere([&](std::size_t) { return "PREPARE TRANSACTION " + gid; });
     if (!prepared) {
       Undo(gid);
@@ -116,8 +119,17 @@ class BareClient : public RoundClient {
     for (Server& server : servers_) good = server.Take() && good;
     return good;
   }
+  bool Changes() {
+    if (!FLAGS_in_order) return Everywhere([this](std::size_t i) { return Change(i); });
+    for (std::size_t i = 0; i < servers_.size(); ++i) {
+      servers_[i].Send(Change(i));
+      if (!servers_[i].Take()) return false;
+    }
+    return true;
+  }
   std::string Change(std::size_t i) {
-    const unsigned row = random_() % static_cast<unsigned>(FLAGS_rows) + 1;
+    const bool hot = FLAGS_hot_rows > 0 && random_() % 10 != 0;
+    const unsigned row = random_() % static_cast<unsigned>(hot ? FLAGS_hot_rows : FLAGS_rows) + 1;
     return std::string("UPDATE account SET balance = balance ") + (i == 0 ? "- 1" : "+ 1") +
            " WHERE id = " + std::to_string(row);
   }

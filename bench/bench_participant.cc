@@ -23,7 +23,6 @@ DEFINE_int32(peer_port, 0, "port for the coordinator; 0: any free one");
 DEFINE_int32(pool_size, 64, "connections for branches");
 DEFINE_int32(finish_connections, 8, "connections for phase two");
 DEFINE_int32(max_work_connections, 256, "connections accepted from clients");
-DEFINE_int32(slow_ms, 0, "each change takes so much longer: a slow participant");
 DEFINE_string(port_file, "", "written when ready: JSON with pid and ports");
 
 namespace troth::bench {
@@ -49,8 +48,6 @@ class Handler : public BenchParticipantIf {
           tx.exec("UPDATE account SET balance = balance + (" + std::to_string(amount) +
                   ") WHERE id = " + std::to_string(id));
       if (changed.affected_rows() != 1) throw ApplicationRefusal("no row " + std::to_string(id));
-      // Not a wait for an event: the slowness itself is what is wanted.
-      if (FLAGS_slow_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(FLAGS_slow_ms));
     });
   }
 

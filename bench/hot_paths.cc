@@ -49,7 +49,7 @@ StepPath::StepPath() : machine_(MachineWithParticipants()) {
   Step(TimePassed{0, 0});
   Step(ParticipantUp{0});
   Step(ParticipantUp{1});
-  Step(RecordsDurable{appended_, 1});
+  MakeDurable();
   commit_.token = 1;
   commit_.id.coordinator = "bench-0123456789ab";
   for (const char* name : {"p0", "p1"}) {
@@ -77,10 +77,12 @@ void StepPath::Step(const Event& event) {
   actions_.clear();
 }
 
+void StepPath::MakeDurable() { Step(RecordsDurable{appended_, ++batch_}); }
+
 void StepPath::CommitOne() {
   if (sequence_ == leased_end_) {
     Step(LeaseAsked{2, kBlock});
-    Step(RecordsDurable{appended_, 2});  // of the reserve, if it was raised
+    MakeDurable();  // the reserve, if it was raised
     TROTH_CHECK(sequence_ < leased_end_);
   }
   const LocalId id{machine_.epoch(), sequence_++};
@@ -95,7 +97,7 @@ void StepPath::CommitOne() {
   vote.position = 0x16B3748 + 500 * id.sequence;
   Step(VoteArrived{id, 0, "0123456789abcdef", vote});
   Step(VoteArrived{id, 1, "0123456789abcdef", vote});
-  Step(RecordsDurable{appended_, id.sequence + 2});
+  MakeDurable();
   Step(FinishArrived{id, 0, true, Finished::kDone, ""});
   Step(FinishArrived{id, 1, true, Finished::kDone, ""});
   TROTH_CHECK(machine_.undecided() == 0);

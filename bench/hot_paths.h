@@ -21,6 +21,7 @@ class StepPath {
 
  private:
   void Step(const Event& event);
+  void MakeDurable();
 
   CommitProtocol machine_;
   Actions actions_;
@@ -28,6 +29,7 @@ class StepPath {
   std::uint64_t sequence_ = 0;
   std::uint64_t leased_end_ = 0;
   std::uint64_t appended_ = 0;
+  std::uint64_t batch_ = 0;
 };
 
 // A log on the real file system, opened in an empty directory; what a batch of 32 commit records

@@ -127,12 +127,11 @@ void RunCaller(Load* load) {
     const auto began = SteadyClock::now();
     const Action reply = load->rig->Ask(load->rig->CommitOf({lease.epoch, now.end}, 2, true));
     const auto* outcome = std::get_if<ReplyOutcome>(&reply);
-    if (outcome == nullptr) {
-      // A caller that lay idle beyond its lease takes a new one; those ids were never used.
-      const auto* refused = std::get_if<ReplyRefused>(&reply);
-      if (refused == nullptr || refused->refusal.reason != Reason::kNotLeased) {
-        Die("a commit was refused: " + DebugString(reply), 1);
-      }
+    if (outcome == nullptr) Die("a commit was refused: " + DebugString(reply), 1);
+    if (outcome->kind == OutcomeKind::kAborted &&
+        (outcome->refusal.reason == Reason::kNotLeased ||
+         outcome->refusal.reason == Reason::kDeadline)) {
+      // The lease was over, or about to be; what is left of it is of no use.
       lease.count = static_cast<std::uint32_t>(now.end - lease.first);
       load->begun.fetch_sub(1, std::memory_order_relaxed);
       continue;

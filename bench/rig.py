@@ -175,14 +175,22 @@ class Driver:
         end = pathlib.Path(self._log_path).read_text(errors="replace")[-1500:]
         raise BenchError(f"{self.name} ended: {end}")
 
-    def run(self, mode, seconds):
-        """One round; its figures."""
+    def begin(self, mode, seconds):
+        """Begins a round."""
         self._process.stdin.write(f"run {mode} {seconds}\n")
         self._process.stdin.flush()
+
+    def end(self):
+        """Figures of the round that was begun."""
         line = self._process.stdout.readline()
         if not line:
             self._fail()
         return json.loads(line)
+
+    def run(self, mode, seconds):
+        """One round; its figures."""
+        self.begin(mode, seconds)
+        return self.end()
 
     @property
     def pid(self):

@@ -28,6 +28,7 @@ struct Round {
 struct Tally {
   std::vector<double> latency_ms;
   std::uint64_t failed = 0;
+  std::string why;  // the last one that failed
 };
 
 void RunClient(RoundClient* client, std::barrier<>* turn, const Round* round, Tally* tally) {
@@ -39,10 +40,14 @@ void RunClient(RoundClient* client, std::barrier<>* turn, const Round* round, Ta
     while (!round->stop.load(std::memory_order_relaxed)) {
       const auto began = SteadyClock::now();
       if (client->Transact(round->mode)) {
+        const double part = client->MeasuredMs();
         tally->latency_ms.push_back(
-            std::chrono::duration<double, std::milli>(SteadyClock::now() - began).count());
+            part >= 0
+                ? part
+                : std::chrono::duration<double, std::milli>(SteadyClock::now() - began).count());
       } else {
         ++tally->failed;
+        tally->why = client->Why();
       }
     }
     turn->arrive_and_wait();  // and ends
@@ -55,6 +60,11 @@ void Tell(const std::vector<Tally>& tallies, double seconds, double cpu) {
   for (const Tally& tally : tallies) {
     all.insert(all.end(), tally.latency_ms.begin(), tally.latency_ms.end());
     failed += tally.failed;
+  }
+  for (const Tally& tally : tallies) {
+    if (tally.failed == 0) continue;
+    std::cerr << failed << " rolled back, one because " << tally.why << "\n";
+    break;
   }
   const double p50 = Percentile(&all, 0.5), p99 = Percentile(&all, 0.99);
   std::printf("{\"done\": %zu, \"failed\": %llu, \"seconds\": %.6f, \"p50_ms\": %.4f, "

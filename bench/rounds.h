@@ -17,6 +17,10 @@ class RoundClient {
   virtual ~RoundClient() = default;
   // One transaction, from its first statement to its end. False: it was rolled back.
   virtual bool Transact(const std::string& mode) = 0;
+  // How long the part of it took that is to be measured; negative: all of it.
+  virtual double MeasuredMs() const { return -1; }
+  // Why the last one was rolled back; for people.
+  virtual std::string Why() const { return ""; }
 };
 
 // Makes `clients` clients, each on its thread, and serves rounds until the input ends. `known`
