@@ -349,6 +349,29 @@ TEST_F(WalDamage, LeftoverSegmentsOfAnotherLifeAreRefused) {
   }
 }
 
+// Two lives after one log make a segment of the same number, whose first batches have the same
+// number and follow the same batch. Blocks of one in the file of the other are no batch.
+TEST_F(WalDamage, StaleBytesNeverLookLikeABatch) {
+  std::vector<SimFileSystem::Tree> lives;
+  for (const std::uint64_t commits : {1u, 0u}) {
+    h_.fs().Load(tree_);
+    ASSERT_TRUE(h_.Open().ok());
+    ASSERT_NO_FATAL_FAILURE(Run(100, commits));
+    h_.Kill();
+    lives.push_back(h_.fs().Snapshot());
+  }
+  std::string path;
+  for (const auto& [name, bytes] : lives[0]) {
+    if (SegmentNumber(name) > 0 && bytes[kBlockBytes] != 0) path = name;
+  }
+  ASSERT_EQ(lives[1].at(path)[kBlockBytes], 0);
+  lives[1][path].replace(kBlockBytes, kBlockBytes, lives[0][path], kBlockBytes, kBlockBytes);
+  h_.fs().Load(lives[1]);
+  ASSERT_TRUE(h_.Open().ok());
+  EXPECT_EQ(h_.state().whole(), 35u);
+  EXPECT_EQ(h_.wal().warnings().size(), 1u);
+}
+
 TEST_F(WalDamage, SupersededAndTemporaryFilesAreCleanedUp) {
   SimFileSystem::Tree tree = tree_;
   tree["/log/segment-0000000001"] = "whatever";
