@@ -20,7 +20,8 @@ DEFINE_int32(clients, 1, "clients at once, each with a connection to every datab
 DEFINE_int32(rows, 10'000, "rows of the table `account`, numbered from 1");
 
 DEFINE_int32(hot_rows, 0, "if not 0: nine of ten changes go to the first so many rows");
-DEFINE_bool(in_order, false, "changes on one server after the other, so that no locks are had in a circle");
+DEFINE_bool(in_order, false,
+            "changes on one server after the other, so that no locks are had in a circle");
 
 namespace troth::bench {
 namespace {
@@ -96,8 +97,7 @@ class BareClient : public RoundClient {
             ? Everywhere([&](std::size_t i) {
                 return "BEGIN;" + Change(i) + ";PREPARE TRANSACTION " + gid;
               })
-            : Everywhere([](std::size_t) { return std::string("BEGIN"); }) &&
-                  Changes() &&
+            : Everywhere([](std::size_t) { return std::string("BEGIN"); }) && Changes() &&
                   Everywhere([&](std::size_t) { return "PREPARE TRANSACTION " + gid; });
     if (!prepared) {
       Undo(gid);

@@ -86,8 +86,9 @@ int Run() {
     std::cerr << "bench-participant: cannot write " << FLAGS_port_file << "\n";
     (*participant)->Stop();
   });
-  const Status ended = (*participant)->Serve(
-      std::make_shared<BenchParticipantProcessor>(std::make_shared<Handler>(participant->get())));
+  const Status ended = (*participant)
+                           ->Serve(std::make_shared<BenchParticipantProcessor>(
+                               std::make_shared<Handler>(participant->get())));
   announcer.join();
   if (ended.ok()) return 0;
   std::cerr << "bench-participant: " << ended.message() << "\n";

@@ -28,7 +28,8 @@
 #include "coordinator/thrift_channel.h"
 #include "troth_constants.h"
 
-DEFINE_string(dir, "", "where logs are made and removed again; a local disk (default: $TMPDIR, /tmp)");
+DEFINE_string(dir, "",
+              "where logs are made and removed again; a local disk (default: $TMPDIR, /tmp)");
 DEFINE_double(seconds, 3, "length of each measurement");
 DEFINE_int32(rounds, 3, "measurements of each kind, alternating; the median is told");
 DEFINE_int32(callers, 64, "callers or connections at once");
@@ -82,7 +83,9 @@ struct Figure {
   double cpu = 0;  // seconds of the coordinator's process
   std::vector<double> latency_us;
   double per_s() const { return static_cast<double>(commits) / seconds; }
-  double syncs_per_commit() const { return syncs / static_cast<double>(std::max<std::uint64_t>(commits, 1)); }
+  double syncs_per_commit() const {
+    return syncs / static_cast<double>(std::max<std::uint64_t>(commits, 1));
+  }
 };
 
 void Print(const char* what, int callers, Figure* figure) {
@@ -242,7 +245,8 @@ class ClientConnection {
   bool Whole() {
     if (bytes_.size() < 4) return false;
     std::uint32_t size = 0;
-    for (int i = 0; i < 4; ++i) size = size << 8 | static_cast<unsigned char>(bytes_[static_cast<std::size_t>(i)]);
+    for (int i = 0; i < 4; ++i)
+      size = size << 8 | static_cast<unsigned char>(bytes_[static_cast<std::size_t>(i)]);
     if (bytes_.size() < size + 4u) return false;
     in_->resetBuffer(reinterpret_cast<std::uint8_t*>(bytes_.data()) + 4, size);
     return true;
@@ -277,7 +281,8 @@ void DriveConnections(int port, int count, std::vector<double>* latency_us) {
     PCHECK(found > 0);
     const bool more = SteadyClock::now() < until;
     for (int i = 0; i < found; ++i) {
-      auto* connection = static_cast<ClientConnection*>(ready[static_cast<std::size_t>(i)].data.ptr);
+      auto* connection =
+          static_cast<ClientConnection*>(ready[static_cast<std::size_t>(i)].data.ptr);
       double us = 0;
       if (!connection->Take(&us)) continue;
       latency_us->push_back(us);
@@ -312,7 +317,8 @@ void DriveConnections(int port, int count, std::vector<double>* latency_us) {
   const double seconds = std::chrono::duration<double>(SteadyClock::now() - began).count();
   std::FILE* pipe = fdopen(out, "w");
   std::fwrite(&seconds, sizeof seconds, 1, pipe);
-  for (const std::vector<double>& l : latency) std::fwrite(l.data(), sizeof(double), l.size(), pipe);
+  for (const std::vector<double>& l : latency)
+    std::fwrite(l.data(), sizeof(double), l.size(), pipe);
   std::fclose(pipe);
   std::_Exit(0);
 }

@@ -55,7 +55,7 @@ class CoordinatorRig {
     int participants = 2;          // named p0, p1, ...
     ReplySink* replies = nullptr;  // null: the crew's
     WalOptions wal;
-    ProtocolOptions machine;       // the id is the log's
+    ProtocolOptions machine;  // the id is the log's
   };
   // Makes the log if there is none, opens it, begins an epoch, enrols the participants.
   // An error says why the log cannot be opened.

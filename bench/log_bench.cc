@@ -30,7 +30,8 @@ DEFINE_int64(lease_ms, 1000, "length of a lease: so long a commit record is kept
 DEFINE_int64(record_retention, 0, "ms that an ended commit record is kept whole beyond its lease");
 DEFINE_uint64(control, 500'000, "transactions of the control, whose log is never compacted");
 DEFINE_int32(sampled, 100'000, "outcomes asked for, before and after the restart");
-DEFINE_string(dir, "", "where logs are made and removed again; a local disk (default: $TMPDIR, /tmp)");
+DEFINE_string(dir, "",
+              "where logs are made and removed again; a local disk (default: $TMPDIR, /tmp)");
 
 namespace troth::bench {
 namespace {
@@ -49,8 +50,8 @@ constexpr char kUsage[] =
     "control, half of it before and half after, whose log is never compacted; sampled: outcomes\n"
     "asked for, before and after a restart. Exit codes: 0 measured, 1 an outcome was wrong.";
 
-constexpr std::uint32_t kBlock = 10'000;   // ids in a lease
-constexpr std::uint64_t kUnheard = 100;    // one in so many ids is never asked to commit
+constexpr std::uint32_t kBlock = 10'000;  // ids in a lease
+constexpr std::uint64_t kUnheard = 100;   // one in so many ids is never asked to commit
 
 bool NeverAsked(std::uint64_t sequence) { return sequence % kUnheard == 0; }
 
@@ -128,9 +129,8 @@ void RunCaller(Load* load) {
     const Action reply = load->rig->Ask(load->rig->CommitOf({lease.epoch, now.end}, 2, true));
     const auto* outcome = std::get_if<ReplyOutcome>(&reply);
     if (outcome == nullptr) Die("a commit was refused: " + DebugString(reply), 1);
-    if (outcome->kind == OutcomeKind::kAborted &&
-        (outcome->refusal.reason == Reason::kNotLeased ||
-         outcome->refusal.reason == Reason::kDeadline)) {
+    if (outcome->kind == OutcomeKind::kAborted && (outcome->refusal.reason == Reason::kNotLeased ||
+                                                   outcome->refusal.reason == Reason::kDeadline)) {
       // The lease was over, or about to be; what is left of it is of no use.
       lease.count = static_cast<std::uint32_t>(now.end - lease.first);
       load->begun.fetch_sub(1, std::memory_order_relaxed);
@@ -183,7 +183,8 @@ Waits MeasureControl(std::uint64_t transactions) {
     Load load;
     {
       const auto rig = OpenRig(options);
-      while (rig->wal().MaintenanceDue()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      while (rig->wal().MaintenanceDue())
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
       load.rig = rig.get();
       load.wanted = transactions;
       RunLoad(&load);
@@ -193,7 +194,8 @@ Waits MeasureControl(std::uint64_t transactions) {
     const std::size_t bytes = counts.size() * sizeof counts[0];
     std::size_t told = 0;
     while (told < bytes) {
-      const ssize_t n = write(pipes[1], reinterpret_cast<const char*>(counts.data()) + told, bytes - told);
+      const ssize_t n =
+          write(pipes[1], reinterpret_cast<const char*>(counts.data()) + told, bytes - told);
       PCHECK(n > 0);
       told += static_cast<std::size_t>(n);
     }
@@ -236,9 +238,9 @@ std::uint64_t Audit(CoordinatorRig* rig, const Epoch& epoch, const std::vector<S
     const Action reply = rig->Ask(OutcomeAsked{0, {rig->id(), {epoch, sequence}}, 0});
     const auto* outcome = std::get_if<ReplyOutcome>(&reply);
     const OutcomeKind kind = outcome != nullptr ? outcome->kind : OutcomeKind::kPending;
-    const bool right = NeverAsked(sequence)
-                           ? kind == OutcomeKind::kAborted || (!ended && kind == OutcomeKind::kPending)
-                           : kind == OutcomeKind::kCommitted;
+    const bool right = NeverAsked(sequence) ? kind == OutcomeKind::kAborted ||
+                                                  (!ended && kind == OutcomeKind::kPending)
+                                            : kind == OutcomeKind::kCommitted;
     if (right) continue;
     if (++wrong <= 5) std::cerr << "bench-log: " << sequence << ": " << DebugString(reply) << "\n";
   }
@@ -278,12 +280,13 @@ int Main() {
     RunLoad(&load);
     const double seconds = std::chrono::duration<double>(SteadyClock::now() - began).count();
     const auto stats = rig->wal().stats();
-    std::printf("%llu commits in %.1f s (%.0f/s), %llu batches, %llu compactions, %.0f MiB logged\n",
-                static_cast<unsigned long long>(load.waits.total()), seconds,
-                static_cast<double>(load.waits.total()) / seconds,
-                static_cast<unsigned long long>(stats.batches),
-                static_cast<unsigned long long>(stats.compactions),
-                static_cast<double>(stats.record_bytes) / (1 << 20));
+    std::printf(
+        "%llu commits in %.1f s (%.0f/s), %llu batches, %llu compactions, %.0f MiB logged\n",
+        static_cast<unsigned long long>(load.waits.total()), seconds,
+        static_cast<double>(load.waits.total()) / seconds,
+        static_cast<unsigned long long>(stats.batches),
+        static_cast<unsigned long long>(stats.compactions),
+        static_cast<double>(stats.record_bytes) / (1 << 20));
     std::fflush(stdout);
     wrong += Audit(rig.get(), epoch, load.stretches, /*ended=*/false);
     // What is kept for the sake of a lease goes when it is over: time is what is awaited here.
@@ -299,13 +302,17 @@ int Main() {
                 std::chrono::duration<double>(SteadyClock::now() - began).count());
     wrong += Audit(rig.get(), epoch, load.stretches, /*ended=*/true);
   }
-  std::printf("wait of a commit, ms: p50 %.2f, p99 %.2f, p99.99 %.2f; control: p50 %.2f, p99 %.2f, p99.99 %.2f\n",
-              load.waits.Quantile(0.5), load.waits.Quantile(0.99), load.waits.Quantile(0.9999),
-              control.Quantile(0.5), control.Quantile(0.99), control.Quantile(0.9999));
-  std::printf("log: transactions=%llu dir_mib=%.0f rss_mib=%.0f pause_p9999_ms=%.2f sampled=%d wrong=%llu\n",
-              static_cast<unsigned long long>(load.waits.total()), dir_mib, PeakRssMib(),
-              std::max(0.0, load.waits.Quantile(0.9999) - control.Quantile(0.9999)),
-              FLAGS_sampled, static_cast<unsigned long long>(wrong));
+  std::printf(
+      "wait of a commit, ms: p50 %.2f, p99 %.2f, p99.99 %.2f; control: p50 %.2f, p99 %.2f, p99.99 "
+      "%.2f\n",
+      load.waits.Quantile(0.5), load.waits.Quantile(0.99), load.waits.Quantile(0.9999),
+      control.Quantile(0.5), control.Quantile(0.99), control.Quantile(0.9999));
+  std::printf(
+      "log: transactions=%llu dir_mib=%.0f rss_mib=%.0f pause_p9999_ms=%.2f sampled=%d "
+      "wrong=%llu\n",
+      static_cast<unsigned long long>(load.waits.total()), dir_mib, PeakRssMib(),
+      std::max(0.0, load.waits.Quantile(0.9999) - control.Quantile(0.9999)), FLAGS_sampled,
+      static_cast<unsigned long long>(wrong));
   return wrong == 0 ? 0 : 1;
 }
 

@@ -13,7 +13,8 @@
 
 DEFINE_uint64(records, 5'000'000, "records to replay: half commits, half ends");
 DEFINE_uint64(unacknowledged, 100'000, "decided, unacknowledged transactions of the restart");
-DEFINE_string(dir, "", "where logs are made and removed again; a local disk (default: $TMPDIR, /tmp)");
+DEFINE_string(dir, "",
+              "where logs are made and removed again; a local disk (default: $TMPDIR, /tmp)");
 
 namespace troth::bench {
 namespace {
@@ -51,7 +52,10 @@ CommitRecord CommitNumber(const LocalId& id) {
   CommitRecord commit;
   commit.id = id;
   for (ParticipantIndex p = 0; p < 2; ++p) {
-    commit.branches.push_back({p, {7'000'000'000'000'000'001, 16384 + p}, 1000 + id.sequence, 1,
+    commit.branches.push_back({p,
+                               {7'000'000'000'000'000'001, 16384 + p},
+                               1000 + id.sequence,
+                               1,
                                0x16B3748 + 500 * id.sequence});
   }
   return commit;

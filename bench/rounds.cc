@@ -67,9 +67,10 @@ void Tell(const std::vector<Tally>& tallies, double seconds, double cpu) {
     break;
   }
   const double p50 = Percentile(&all, 0.5), p99 = Percentile(&all, 0.99);
-  std::printf("{\"done\": %zu, \"failed\": %llu, \"seconds\": %.6f, \"p50_ms\": %.4f, "
-              "\"p99_ms\": %.4f, \"cpu_s\": %.4f}\n",
-              all.size(), static_cast<unsigned long long>(failed), seconds, p50, p99, cpu);
+  std::printf(
+      "{\"done\": %zu, \"failed\": %llu, \"seconds\": %.6f, \"p50_ms\": %.4f, "
+      "\"p99_ms\": %.4f, \"cpu_s\": %.4f}\n",
+      all.size(), static_cast<unsigned long long>(failed), seconds, p50, p99, cpu);
   std::fflush(stdout);
 }
 

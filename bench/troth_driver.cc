@@ -19,7 +19,8 @@ DEFINE_int32(participants, 2, "participants of each transaction: p0, p1, ...");
 DEFINE_int32(clients, 1, "clients at once");
 DEFINE_int32(rows, 10'000, "rows of the table `account`, numbered from 1");
 DEFINE_int32(first, 0, "number of the first of these participants");
-DEFINE_bool(in_order, false, "one participant after the other, so that no locks are had in a circle");
+DEFINE_bool(in_order, false,
+            "one participant after the other, so that no locks are had in a circle");
 DEFINE_bool(commit_only, false, "the latency told is that of the commit call alone");
 DEFINE_int32(hot_rows, 0, "if not 0: nine of ten changes go to the first so many rows");
 
@@ -36,7 +37,8 @@ class TrothClient : public RoundClient {
  public:
   TrothClient(Client* client, int number)
       : client_(client), random_(static_cast<unsigned>(number) + 1) {
-    for (int i = 0; i < FLAGS_participants; ++i) names_.push_back("p" + std::to_string(FLAGS_first + i));
+    for (int i = 0; i < FLAGS_participants; ++i)
+      names_.push_back("p" + std::to_string(FLAGS_first + i));
     // Connections are opened, and ids leased, before the clock starts.
     if (!Transact("standard-applied")) {
       std::cerr << "bench-troth: the first transaction was not committed: " << why_ << "\n";
@@ -50,11 +52,11 @@ class TrothClient : public RoundClient {
     const bool early = mode.starts_with("early");
     const Wait wait = mode.ends_with("applied") ? Wait::kApplied : Wait::kDecided;
     const Outcome outcome =
-        FLAGS_commit_only ? TimeCommit(early, wait)
-                          : RunTransaction(
-                                *client_, {},
-                                [&](Transaction& transaction) { return Work(&transaction, early); },
-                                wait);
+        FLAGS_commit_only
+            ? TimeCommit(early, wait)
+            : RunTransaction(
+                  *client_, {}, [&](Transaction& transaction) { return Work(&transaction, early); },
+                  wait);
     if (outcome.kind == Outcome::Kind::kCommitted) return true;
     why_ = outcome.failure.message;
     return false;
@@ -151,8 +153,8 @@ int Run() {
 
 int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(troth::bench::kUsage, &argc, &argv)) return *done;
-  if (FLAGS_coordinator.empty() || FLAGS_clients < 1 || FLAGS_participants < 1 ||
-      FLAGS_rows < 1 || FLAGS_hot_rows < 0) {
+  if (FLAGS_coordinator.empty() || FLAGS_clients < 1 || FLAGS_participants < 1 || FLAGS_rows < 1 ||
+      FLAGS_hot_rows < 0) {
     std::cerr << "bench-troth: --coordinator, and numbers from 1 up, are needed; see --help\n";
     return 2;
   }

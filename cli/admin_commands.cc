@@ -3,10 +3,10 @@
 #include <iostream>
 #include <memory>
 
-#include <nlohmann/json.hpp>
 #include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TSocket.h>
+#include <nlohmann/json.hpp>
 
 #include "CoordinatorAdmin.h"
 #include "cli/commands.h"

@@ -79,12 +79,9 @@ class Dumper : public WalVisitor {
     const LocalId* id = IdOf(record);
     if (!only_.empty() && (id == nullptr || id->ToString() != only_)) return OkStatus();
     if (json_) {
-      std::cout << json{{"file", file_},
-                        {"offset", offset_},
-                        {"batch", number_},
-                        {"running_ms", running_ms},
-                        {"kind", KindOf(record)},
-                        {"record", DebugString(record)}}
+      std::cout << json{{"file", file_},          {"offset", offset_},
+                        {"batch", number_},       {"running_ms", running_ms},
+                        {"kind", KindOf(record)}, {"record", DebugString(record)}}
                        .dump()
                 << "\n";
     } else {
@@ -137,8 +134,8 @@ int Verify(const ControlOptions& options, const std::string& directory, bool sta
   std::cout << "checkpoint " << end->checkpoint << " (" << end->checkpoint_bytes
             << " bytes), segments up to " << end->last_segment << ", " << verifier.batches
             << " batches after it\n"
-            << "running time " << Age(end->running_ms) << ", epochs kept "
-            << state.epochs().size() << "\n"
+            << "running time " << Age(end->running_ms) << ", epochs kept " << state.epochs().size()
+            << "\n"
             << "commit records whole " << state.whole() << " (" << state.whole_bytes()
             << " bytes), not delivered " << state.unended() << ", heuristics "
             << state.heuristics().size() << "\n\n";

@@ -7,7 +7,7 @@ namespace troth {
 [[noreturn]] void CheckFailed(const char* condition, const char* file, int line);
 }  // namespace troth
 
-#define TROTH_CHECK(condition)                                         \
-  (__builtin_expect(static_cast<bool>(condition), 1)                   \
-       ? static_cast<void>(0)                                          \
+#define TROTH_CHECK(condition)                       \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::troth::CheckFailed(#condition, __FILE__, __LINE__))

@@ -27,12 +27,12 @@ inline std::vector<const Mark*> Marks();
 }  // namespace troth
 
 // Not in templates, nor in inline functions: one mark, one place.
-#define TROTH_MARK(name)                                                                \
-  do {                                                                                  \
-    static ::troth::Mark troth_mark_(name);                                             \
-    [[gnu::section("troth_marks"), gnu::used]] static ::troth::Mark* const troth_at_ =  \
-        &troth_mark_;                                                                   \
-    troth_at_->Reach();                                                                 \
+#define TROTH_MARK(name)                                                               \
+  do {                                                                                 \
+    static ::troth::Mark troth_mark_(name);                                            \
+    [[gnu::section("troth_marks"), gnu::used]] static ::troth::Mark* const troth_at_ = \
+        &troth_mark_;                                                                  \
+    troth_at_->Reach();                                                                \
   } while (false)
 
 extern "C" {

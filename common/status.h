@@ -54,8 +54,8 @@ inline Status OkStatus() { return Status(); }
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}                 // NOLINT: implicit by design
-  Result(Status status) : status_(std::move(status)) {}         // NOLINT: implicit by design
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: implicit by design
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit by design
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }
@@ -73,8 +73,7 @@ class [[nodiscard]] Result {
 }  // namespace troth
 
 // Leaves the function with the status of `expression` unless it is ok.
-#define TROTH_RETURN_IF_ERROR(expression)                       \
-  do {                                                          \
-    if (::troth::Status troth_status_ = (expression); !troth_status_.ok()) \
-      return troth_status_;                                     \
+#define TROTH_RETURN_IF_ERROR(expression)                                                        \
+  do {                                                                                           \
+    if (::troth::Status troth_status_ = (expression); !troth_status_.ok()) return troth_status_; \
   } while (false)

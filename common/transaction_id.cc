@@ -36,9 +36,7 @@ std::string Epoch::ToString() const {
   return buffer;
 }
 
-std::string LocalId::ToString() const {
-  return epoch.ToString() + "." + std::to_string(sequence);
-}
+std::string LocalId::ToString() const { return epoch.ToString() + "." + std::to_string(sequence); }
 
 std::string TransactionId::ToString() const { return coordinator + "." + local.ToString(); }
 

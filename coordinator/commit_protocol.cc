@@ -50,8 +50,7 @@ void CommitProtocol::On(const CommitAsked& e) {
 bool CommitProtocol::AnswerRepeated(const CommitAsked& e) {
   if (e.id.coordinator != options_.coordinator_id) {
     Refuse(e.token, Reason::kNotMine,
-           "transaction " + e.id.ToString() + " is not of coordinator " +
-               options_.coordinator_id);
+           "transaction " + e.id.ToString() + " is not of coordinator " + options_.coordinator_id);
     return true;
   }
   const LocalId& id = e.id.local;
@@ -65,8 +64,8 @@ bool CommitProtocol::AnswerRepeated(const CommitAsked& e) {
   };
   if (auto tx = transactions_.find(id); tx != transactions_.end()) {
     if (!other_list(tx->second.list)) {
-      AddWaiter(tx, Waiter{e.token, e.wait_applied ? Waiter::kApplied : Waiter::kDecided,
-                           e.deadline});
+      AddWaiter(tx,
+                Waiter{e.token, e.wait_applied ? Waiter::kApplied : Waiter::kDecided, e.deadline});
     }
     return true;
   }
@@ -110,7 +109,8 @@ bool CommitProtocol::RefuseNew(const CommitAsked& e) {
     if (participant->unacknowledged >= options_.max_unacknowledged) {
       Refuse(e.token, Reason::kOverloaded,
              "participant '" + branch.participant + "' owes " +
-                 std::to_string(participant->unacknowledged) + " acknowledgements", true);
+                 std::to_string(participant->unacknowledged) + " acknowledgements",
+             true);
       return true;
     }
     if ((branch.read_only && !options_.read_only) ||
@@ -153,8 +153,10 @@ void CommitProtocol::BeginPreparing(const CommitAsked& e) {
     auto flying = keys_in_flight_.find(e.key);
     if (known || flying != keys_in_flight_.end() || keys_closing_.contains(e.key)) {
       BecomeAborted(tx, Refusal{Reason::kKeyTaken, false,
-                                "business key '" + e.key + "' belongs to another transaction or "
-                                "is closed", "", ""});
+                                "business key '" + e.key +
+                                    "' belongs to another transaction or "
+                                    "is closed",
+                                "", ""});
       return;
     }
     tx->second.key = e.key;
@@ -177,9 +179,10 @@ void CommitProtocol::BeginPreparing(const CommitAsked& e) {
     BranchVote vote = e.branches[i].vote;
     if (!e.branches[i].authentic) {
       vote.ballot = Ballot::kRefused;
-      vote.refusal = Refusal{Reason::kForbidden, false,
-                             "the vote carried for '" + e.branches[i].participant +
-                                 "' does not bear this epoch's mac", "", ""};
+      vote.refusal = Refusal{
+          Reason::kForbidden, false,
+          "the vote carried for '" + e.branches[i].participant + "' does not bear this epoch's mac",
+          "", ""};
     }
     if (!TakeVote(tx, &tx->second.branches[i], vote)) return;  // ended: tx is gone
   }
@@ -224,8 +227,7 @@ bool CommitProtocol::TakeVote(Transactions::iterator tx, Branch* branch, const B
       branch->retry_ms = std::min<std::uint32_t>(
           std::max<std::uint32_t>(branch->retry_ms * 2, options_.retry_min_ms),
           options_.retry_max_ms);
-      At(now_ + branch->retry_ms,
-         Timer{Timer::kRetry, tx->first, branch->evidence.participant});
+      At(now_ + branch->retry_ms, Timer{Timer::kRetry, tx->first, branch->evidence.participant});
       return true;
     case Ballot::kRefused:
       return refuse(vote.refusal.reason, vote.refusal.retryable, vote.refusal.message,
@@ -250,7 +252,8 @@ bool CommitProtocol::TakeVote(Transactions::iterator tx, Branch* branch, const B
   if (vote.works != branch->works) {
     return refuse(Reason::kOutOfNumber, false,
                   "did " + std::to_string(vote.works) + " pieces of work, the client counts " +
-                      std::to_string(branch->works), "");
+                      std::to_string(branch->works),
+                  "");
   }
   branch->retry_ms = 0;
   TROTH_CHECK(tx->second.missing > 0);
@@ -290,12 +293,11 @@ void CommitProtocol::BecomeAborted(Transactions::iterator tx, const Refusal& ref
   ++counters_.aborted;
   ++counters_.aborted_by_reason[refusal.reason];
   for (Branch& branch : ended.branches) {
-    const bool over = branch.state == BranchState::kReadOnly ||
-                      branch.state == BranchState::kAcknowledged;
+    const bool over =
+        branch.state == BranchState::kReadOnly || branch.state == BranchState::kAcknowledged;
     // Presumed abort: nobody waits for these. A branch that does not hear of it asks.
     if (!over && registry_.at(branch.evidence.participant).up) {
-      out_->push_back(
-          SendFinish{branch.evidence.participant, id, false, 0, 0, 0, branch.instance});
+      out_->push_back(SendFinish{branch.evidence.participant, id, false, 0, 0, 0, branch.instance});
       ++counters_.finishes_sent;
     }
   }
@@ -362,8 +364,8 @@ void CommitProtocol::On(const FinishArrived& e) {
   auto tx = transactions_.find(e.id);
   if (!e.commit || tx == transactions_.end() || tx->second.state != State::kCommitted) return;
   Branch* branch = FindBranch(&tx->second, e.participant);
-  if (branch == nullptr || (branch->state != BranchState::kPrepared &&
-                            branch->state != BranchState::kFinishSent)) {
+  if (branch == nullptr ||
+      (branch->state != BranchState::kPrepared && branch->state != BranchState::kFinishSent)) {
     return;  // acknowledged before
   }
   if (e.finished == Finished::kWorking) {
@@ -483,8 +485,8 @@ void CommitProtocol::On(const ParticipantUp& e) {
   std::vector<LocalId> waiting;
   for (auto& [id, tx] : transactions_) {
     const Branch* branch = FindBranch(&tx, e.participant);
-    if (branch != nullptr && (branch->state == BranchState::kIdle ||
-                              branch->state == BranchState::kPrepared)) {
+    if (branch != nullptr &&
+        (branch->state == BranchState::kIdle || branch->state == BranchState::kPrepared)) {
       waiting.push_back(id);
     }
   }
@@ -546,7 +548,8 @@ void CommitProtocol::On(const TimePassed& e) {
 LocalId CommitProtocol::EndedLine() const {
   LocalId line{epoch_, leases_.line()};
   for (const Undurable& u : undurable_) {
-    if (const auto* commit = std::get_if<CommitRecord>(&u.record)) line = std::min(line, commit->id);
+    if (const auto* commit = std::get_if<CommitRecord>(&u.record))
+      line = std::min(line, commit->id);
   }
   return line;
 }

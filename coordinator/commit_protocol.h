@@ -130,8 +130,8 @@ class CommitProtocol {
   };
   struct Transaction {
     State state = State::kPreparing;
-    std::uint32_t list = 0;      // fingerprint of the participant list
-    std::uint32_t missing = 0;   // votes, then acknowledgements
+    std::uint32_t list = 0;     // fingerprint of the participant list
+    std::uint32_t missing = 0;  // votes, then acknowledgements
     RunningMs began = 0;
     RunningMs deadline = 0;
     std::vector<Branch> branches;

@@ -82,9 +82,9 @@ void CommitProtocol::At(RunningMs when, Timer timer) {
 // ------------------------------------------------------------------------------------ leases
 
 void CommitProtocol::ReserveAhead() {
-  const std::uint64_t wanted =
-      leases_.next() + (waiting_leases_.empty() ? 0 : waiting_leases_.front().count) +
-      options_.reserve_block;
+  const std::uint64_t wanted = leases_.next() +
+                               (waiting_leases_.empty() ? 0 : waiting_leases_.front().count) +
+                               options_.reserve_block;
   if (reserve_asked_ >= leases_.next() + options_.reserve_block / 2 &&
       (waiting_leases_.empty() ||
        reserve_asked_ >= leases_.next() + waiting_leases_.front().count)) {
@@ -134,7 +134,8 @@ bool CommitProtocol::InLiveLease(const LocalId& id) const {
 LocalId CommitProtocol::lease_line() const {
   LocalId line{epoch_, leases_.line()};
   for (const Undurable& u : undurable_) {
-    if (const auto* commit = std::get_if<CommitRecord>(&u.record)) line = std::min(line, commit->id);
+    if (const auto* commit = std::get_if<CommitRecord>(&u.record))
+      line = std::min(line, commit->id);
   }
   return line;
 }
@@ -154,8 +155,8 @@ void CommitProtocol::OnDurable(const Undurable& u) {
     if (record->forgotten) {
       out_->push_back(Disconnect{record->index});
     } else if (!u.instance.empty()) {  // an enrolment
-      out_->push_back(Connect{record->index, record->name, record->peer_host, record->peer_port,
-                              u.instance});
+      out_->push_back(
+          Connect{record->index, record->name, record->peer_host, record->peer_port, u.instance});
       if (const std::string& why = registry_.at(record->index).contradiction; !why.empty()) {
         Refuse(u.token, Reason::kNotServing, why, true);
       } else if (u.token != 0) {
@@ -200,9 +201,9 @@ InDoubtAnswer CommitProtocol::Resolve(const TransactionId& id) const {
   k.epoch_current = current;
   k.epoch_begun = (current || info != nullptr) && !in_gap;
   // Of this life, what was not handed out may still be: absence must not be told of it.
-  k.below_reserve = local.sequence != 0 &&
-                    (current ? local.sequence < leases_.next()
-                             : info != nullptr && local.sequence < info->reserve_end);
+  k.below_reserve =
+      local.sequence != 0 && (current ? local.sequence < leases_.next()
+                                      : info != nullptr && local.sequence < info->reserve_end);
   const auto tx = transactions_.find(local);
   k.in_flight = tx != transactions_.end() && tx->second.state != State::kCommitted;
   k.committed_bit = state_.Committed(local);
@@ -230,18 +231,14 @@ void CommitProtocol::ReplyResolved(ReplyToken token, const TransactionId& id) {
         return;
       }
       const bool live = InLiveLease(id.local);
-      ReplyKind(token, OutcomeKind::kAborted, id.local,
-                Refusal{live ? Reason::kEnded : Reason::kNotLeased, true,
-                        live ? "aborted earlier" : "never committed, and its lease is over", "",
-                        ""});
+      ReplyKind(
+          token, OutcomeKind::kAborted, id.local,
+          Refusal{live ? Reason::kEnded : Reason::kNotLeased, true,
+                  live ? "aborted earlier" : "never committed, and its lease is over", "", ""});
       return;
     }
-    case InDoubtAnswer::kPending:
-      ReplyKind(token, OutcomeKind::kPending, id.local);
-      return;
-    case InDoubtAnswer::kExpired:
-      ReplyKind(token, OutcomeKind::kExpired, id.local);
-      return;
+    case InDoubtAnswer::kPending: ReplyKind(token, OutcomeKind::kPending, id.local); return;
+    case InDoubtAnswer::kExpired: ReplyKind(token, OutcomeKind::kExpired, id.local); return;
     case InDoubtAnswer::kNotMine:
       Refuse(token, Reason::kNotMine,
              "transaction " + id.ToString() + " was never handed out by the log of coordinator " +
@@ -349,9 +346,7 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
   }
   std::string why;
   switch (registry_.Classify(e.participant, &why)) {
-    case Registry::Binding::kTaken:
-      Refuse(e.token, Reason::kNameTaken, why);
-      return;
+    case Registry::Binding::kTaken: Refuse(e.token, Reason::kNameTaken, why); return;
     case Registry::Binding::kNew:
     case Registry::Binding::kMoved: {
       if (!log_room_) {
@@ -373,8 +368,8 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
         return;
       }
       // What is decided is delivered, whatever is suspected.
-      out_->push_back(Connect{record.index, record.name, record.peer_host, record.peer_port,
-                              e.instance});
+      out_->push_back(
+          Connect{record.index, record.name, record.peer_host, record.peer_port, e.instance});
       if (participant->contradiction.empty()) {
         out_->push_back(ReplyEnrolled{e.token, record.name, record.index});
       } else {
@@ -412,7 +407,8 @@ void CommitProtocol::On(const ForgetAsked& e) {
     if (FindBranch(&tx, participant->record.index) == nullptr) continue;
     Refuse(e.token, Reason::kInvalid,
            "participant '" + e.participant + "' takes part in " + id.ToString() +
-               ", which is under way", true);
+               ", which is under way",
+           true);
     return;
   }
   // From here on no commit names it: else one could be decided that nobody would finish.
@@ -456,8 +452,7 @@ void CommitProtocol::On(const DiscardReportAsked& e) {
 
 // ----------------------------------------------------------------------------------- replies
 
-void CommitProtocol::Refuse(ReplyToken token, Reason reason, std::string message,
-                            bool retryable) {
+void CommitProtocol::Refuse(ReplyToken token, Reason reason, std::string message, bool retryable) {
   if (token == 0) return;
   out_->push_back(ReplyRefused{token, Refusal{reason, retryable, std::move(message), "", ""}});
 }
@@ -483,8 +478,7 @@ void CommitProtocol::ReplyCommitted(const LocalId& id, const Transaction* tx, Re
   out_->push_back(std::move(reply));
 }
 
-CommitProtocol::Branch* CommitProtocol::FindBranch(Transaction* tx,
-                                                   ParticipantIndex participant) {
+CommitProtocol::Branch* CommitProtocol::FindBranch(Transaction* tx, ParticipantIndex participant) {
   for (Branch& branch : tx->branches) {
     if (branch.evidence.participant == participant) return &branch;
   }
@@ -495,11 +489,10 @@ CommitProtocol::Branch* CommitProtocol::FindBranch(Transaction* tx,
 
 std::string CommitProtocol::DebugString(const LocalId& id) const {
   static constexpr const char* kStates[] = {"preparing", "deciding", "committed"};
-  static constexpr const char* kBranches[] = {"idle",        "prepare-sent", "read-only",
-                                              "prepared",    "finish-sent",  "acknowledged"};
+  static constexpr const char* kBranches[] = {"idle",     "prepare-sent", "read-only",
+                                              "prepared", "finish-sent",  "acknowledged"};
   auto tx = transactions_.find(id);
-  std::string text = id.ToString() + " " +
-                     std::string(InDoubtAnswerName(Resolve(Full(id))));
+  std::string text = id.ToString() + " " + std::string(InDoubtAnswerName(Resolve(Full(id))));
   if (tx == transactions_.end()) return text;
   text += std::string(" ") + kStates[static_cast<int>(tx->second.state)];
   for (const Branch& branch : tx->second.branches) {
@@ -540,8 +533,8 @@ void CommitProtocol::CheckInvariants() const {
     std::uint32_t missing = 0;
     for (const Branch& branch : tx.branches) {
       const bool voted = branch.state >= BranchState::kReadOnly;
-      const bool owes = branch.state == BranchState::kPrepared ||
-                        branch.state == BranchState::kFinishSent;
+      const bool owes =
+          branch.state == BranchState::kPrepared || branch.state == BranchState::kFinishSent;
       if (tx.state == State::kPreparing) {
         missing += voted ? 0 : 1;
         TROTH_CHECK(branch.state <= BranchState::kPrepared);
@@ -556,7 +549,7 @@ void CommitProtocol::CheckInvariants() const {
     // L5: known committed exactly when its record is durable.
     TROTH_CHECK(state_.Committed(id) == (tx.state == State::kCommitted));
     if (tx.state == State::kPreparing) {
-      TROTH_CHECK(id.epoch == epoch_);              // L7a
+      TROTH_CHECK(id.epoch == epoch_);  // L7a
       TROTH_CHECK(InLiveLease(id) || tx.deadline <= now_);
     }
   }

@@ -10,9 +10,8 @@ namespace {
 
 RecoveredState CopyOf(const RecoveredState& state) {
   RecoveredState copy;
-  state.ForEachCheckpointRecord([&](const LogRecord& record) {
-    TROTH_CHECK(copy.Apply(record, state.running_ms()).ok());
-  });
+  state.ForEachCheckpointRecord(
+      [&](const LogRecord& record) { TROTH_CHECK(copy.Apply(record, state.running_ms()).ok()); });
   return copy;
 }
 

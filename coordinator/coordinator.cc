@@ -29,9 +29,7 @@ Coordinator::Coordinator(CommitProtocol protocol, Clock* clock, DecisionLog* log
   durable_batch_ = protocol_.durable_batch();
 }
 
-RunningMs Coordinator::Now() const {
-  return running_base_ + (clock_->NowMs() - opened_at_ms_);
-}
+RunningMs Coordinator::Now() const { return running_base_ + (clock_->NowMs() - opened_at_ms_); }
 
 void Coordinator::Start() {
   MutexLock lock(&mutex_);
@@ -105,8 +103,7 @@ void Coordinator::StepAll(std::vector<Event>* events) {
 // Room is secured before a record is handed over; without it the machine refuses commits.
 void Coordinator::TellRoom() {
   const std::uint64_t needed =
-      kRoomForOne +
-      kRoomPerTransaction * (protocol_.undecided() + protocol_.unacknowledged());
+      kRoomForOne + kRoomPerTransaction * (protocol_.undecided() + protocol_.unacknowledged());
   const bool enough = log_->RoomBytes() >= needed;
   if (enough == told_room_) return;
   told_room_ = enough;

@@ -32,8 +32,8 @@ class ReplySink {
 // call. Thread-safe; owns the machine, borrows the rest, which must outlive it.
 class Coordinator {
  public:
-  Coordinator(CommitProtocol protocol, Clock* clock, DecisionLog* log,
-              ParticipantChannel* channel, ReplySink* replies);
+  Coordinator(CommitProtocol protocol, Clock* clock, DecisionLog* log, ParticipantChannel* channel,
+              ReplySink* replies);
   Coordinator(const Coordinator&) = delete;
   Coordinator& operator=(const Coordinator&) = delete;
 
@@ -109,10 +109,10 @@ class Coordinator {
 
   std::atomic<std::uint64_t> durable_batch_{0};
   std::atomic<std::uint64_t> syncs_{0};
-  std::uint64_t appended_ = 0;              // records handed over; of the running thread
-  std::atomic<std::uint64_t> forced_{0};    // up to here somebody waits for records
-  std::atomic<std::uint64_t> durable_{0};   // up to here they are durable
-  std::atomic<bool> flushing_{false};       // between BeginFlush and EndFlush
+  std::uint64_t appended_ = 0;             // records handed over; of the running thread
+  std::atomic<std::uint64_t> forced_{0};   // up to here somebody waits for records
+  std::atomic<std::uint64_t> durable_{0};  // up to here they are durable
+  std::atomic<bool> flushing_{false};      // between BeginFlush and EndFlush
 };
 
 }  // namespace troth

@@ -9,11 +9,11 @@
 #include "Coordinator.h"
 #include "CoordinatorAdmin.h"
 #include "CoordinatorPeer.h"
-#include "troth_constants.h"
 #include "common/failpoint.h"
 #include "common/thread_annotations.h"
 #include "common/vote_mac.h"
 #include "coordinator/wire_values.h"
+#include "troth_constants.h"
 #include "wire/listener.h"
 
 namespace troth {
@@ -108,8 +108,7 @@ class ClientHandler : public wire::CoordinatorIf {
   }
 
   void lease(wire::Lease& reply, std::int32_t count) override {
-    const Action action =
-        rep_->Ask(LeaseAsked{0, static_cast<std::uint32_t>(std::max(count, 0))});
+    const Action action = rep_->Ask(LeaseAsked{0, static_cast<std::uint32_t>(std::max(count, 0))});
     // A crash here costs ids: the epoch ends with the process, and nobody may use them.
     if (TROTH_FAILPOINT("lease-replying")) Throw(Reason::kNotServing, "failpoint", true);
     const auto& lease = std::get<ReplyLease>(action);
@@ -225,9 +224,8 @@ class PeerHandler : public wire::CoordinatorPeerIf {
     asked.port = static_cast<std::uint32_t>(enrolment.port);
     asked.seen = OfUs(enrolment.seen);
     const Action action = rep_->Ask(std::move(asked));
-    rep_->directory.Set(enrolment.participant,
-                        {enrolment.instance, enrolment.host, enrolment.port,
-                         std::get<ReplyEnrolled>(action).index});
+    rep_->directory.Set(enrolment.participant, {enrolment.instance, enrolment.host, enrolment.port,
+                                                std::get<ReplyEnrolled>(action).index});
     reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
     reply.secret = ParticipantSecret(rep_->options.epoch_secret, enrolment.participant);
@@ -268,8 +266,9 @@ class AdminHandler : public wire::CoordinatorAdminIf {
   void status(wire::CoordinatorStatus& reply) override {
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
     reply.syncs = static_cast<std::int64_t>(rep_->coordinator->syncs());
-    reply.uptime_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                          SteadyClock::now() - rep_->started).count();
+    reply.uptime_ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now() - rep_->started)
+            .count();
     rep_->coordinator->Inspect([&](const CommitProtocol& protocol) { Fill(&reply, protocol); });
     for (wire::ParticipantStatus& p : reply.participants) {
       const auto index = static_cast<ParticipantIndex>(&p - reply.participants.data());
@@ -306,12 +305,8 @@ class AdminHandler : public wire::CoordinatorAdminIf {
     });
   }
   void drain() override { rep_->Ask(DrainAsked{}); }
-  void forget(const std::string& participant) override {
-    rep_->Ask(ForgetAsked{0, participant});
-  }
-  void rebind(const std::string& participant) override {
-    rep_->Ask(RebindAsked{0, participant});
-  }
+  void forget(const std::string& participant) override { rep_->Ask(ForgetAsked{0, participant}); }
+  void rebind(const std::string& participant) override { rep_->Ask(RebindAsked{0, participant}); }
   void accept_gap(const std::string& reason) override {
     rep_->Ask(AcceptGapAsked{0, reason.substr(0, 512)});
   }
@@ -368,16 +363,14 @@ std::vector<BranchClaim> CoordinatorServer::Rep::Claims(
     // a read-only vote carried by a client is asked for again.
     const wire::Vote& vote = branch.vote;
     const bool prepared = vote.ballot == wire::Ballot::PREPARED;
-    claim.carries_vote =
-        branch.__isset.vote && (prepared || vote.ballot == wire::Ballot::REFUSED);
+    claim.carries_vote = branch.__isset.vote && (prepared || vote.ballot == wire::Ballot::REFUSED);
     if (claim.carries_vote) {
-      const VoteClaims covered{id,       branch.participant, vote.system_identifier,
-                               vote.database_oid, vote.xid,  vote.timeline,
-                               vote.position,     vote.works};
+      const VoteClaims covered{
+          id,       branch.participant, vote.system_identifier, vote.database_oid,
+          vote.xid, vote.timeline,      vote.position,          vote.works};
       claim.authentic =
-          !prepared ||
-          CheckVoteMac(ParticipantSecret(options.epoch_secret, branch.participant), covered,
-                       vote.mac);
+          !prepared || CheckVoteMac(ParticipantSecret(options.epoch_secret, branch.participant),
+                                    covered, vote.mac);
       claim.vote = FromWire(vote);
     }
     claims.push_back(std::move(claim));
@@ -387,8 +380,15 @@ std::vector<BranchClaim> CoordinatorServer::Rep::Claims(
 
 CoordinatorServer::CoordinatorServer(Options options, Coordinator* coordinator, Crew* crew,
                                      ThriftChannel* channel)
-    : rep_(new Rep{std::move(options), coordinator, crew, channel, {}, SteadyClock::now(),
-                   nullptr, nullptr, nullptr}) {
+    : rep_(new Rep{std::move(options),
+                   coordinator,
+                   crew,
+                   channel,
+                   {},
+                   SteadyClock::now(),
+                   nullptr,
+                   nullptr,
+                   nullptr}) {
   const Options& o = rep_->options;
   rep_->clients = std::make_unique<Listener>(
       ListenerOptions{"clients", o.host, o.client_port, o.max_clients, o.idle_ms},
@@ -405,8 +405,7 @@ CoordinatorServer::CoordinatorServer(Options options, Coordinator* coordinator, 
 CoordinatorServer::~CoordinatorServer() { Stop(); }
 
 Status CoordinatorServer::Start() {
-  for (Listener* listener :
-       {rep_->peers.get(), rep_->administrators.get(), rep_->clients.get()}) {
+  for (Listener* listener : {rep_->peers.get(), rep_->administrators.get(), rep_->clients.get()}) {
     if (Status started = listener->Start(); !started.ok()) {
       Stop();
       return started;

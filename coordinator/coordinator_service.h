@@ -29,8 +29,7 @@ class CoordinatorServer {
   };
 
   // Borrows all; they must outlive it.
-  CoordinatorServer(Options options, Coordinator* coordinator, Crew* crew,
-                    ThriftChannel* channel);
+  CoordinatorServer(Options options, Coordinator* coordinator, Crew* crew, ThriftChannel* channel);
   ~CoordinatorServer();
 
   // Opens the listeners. On an error none is open.

@@ -50,7 +50,8 @@ void FileDecisionLog::MaintainLoop() {
     }
     if (wal_->MarkDue()) flush_mark_();
     // Segments run out no faster than they are made: a look each few ms is early enough.
-    const auto pause = std::chrono::milliseconds(std::clamp<std::int64_t>(wal_->MsUntilDue(), 5, 100));
+    const auto pause =
+        std::chrono::milliseconds(std::clamp<std::int64_t>(wal_->MsUntilDue(), 5, 100));
     mutex_.Lock();
     if (!stopping_) wake_.WaitFor(&mutex_, pause);
   }

@@ -67,7 +67,7 @@ class LeaseBook {
 
   const std::int64_t lease_ms_;
   std::uint64_t reserved_ = 1;
-  std::uint64_t next_ = 1;  // sequence 0 is never used
+  std::uint64_t next_ = 1;    // sequence 0 is never used
   std::deque<Lease> leases_;  // by first, so by end too: all are of one length
 };
 

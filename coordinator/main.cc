@@ -33,8 +33,9 @@ DEFINE_int64(record_retention_ms, 600000, "how long an ended commit record is ke
 DEFINE_uint64(record_retention_bytes, 64u << 20, "bound on ended commit records kept whole");
 DEFINE_int64(outcome_retention_ms, 86400000, "how long an outcome can be asked for");
 DEFINE_uint32(max_undecided, 100000, "undecided transactions at once; beyond, commits are refused");
-DEFINE_uint32(max_unacknowledged, 100000,
-              "decided transactions one participant may owe; beyond, commits naming it are refused");
+DEFINE_uint32(
+    max_unacknowledged, 100000,
+    "decided transactions one participant may owe; beyond, commits naming it are refused");
 DEFINE_bool(early_prepare, true, "accept votes carried by clients");
 DEFINE_bool(read_only, true, "accept branches declared read-only");
 DEFINE_int64(drain_ms, 10000, "on SIGTERM: time for transactions under way to end");
@@ -100,8 +101,8 @@ bool WritePortFile(const troth::CoordinatorServer& server, const std::string& id
   if (FLAGS_port_file.empty()) return true;
   const std::string temporary = FLAGS_port_file + ".tmp";
   std::ofstream out(temporary);
-  out << "{\"pid\": " << getpid() << ", \"coordinator\": \"" << id
-      << "\", \"host\": \"" << FLAGS_host << "\", \"client_port\": " << server.client_port()
+  out << "{\"pid\": " << getpid() << ", \"coordinator\": \"" << id << "\", \"host\": \""
+      << FLAGS_host << "\", \"client_port\": " << server.client_port()
       << ", \"peer_port\": " << server.peer_port() << ", \"admin_port\": " << server.admin_port()
       << "}\n";
   out.close();
@@ -168,8 +169,9 @@ int Serve() {
   } else {
     LOG(INFO) << "coordinator " << id << ", epoch " << coordinator.epoch().ToString()
               << ", serves clients on " << FLAGS_host << ":" << server.client_port()
-              << ", participants on :" << server.peer_port() << ", administrators on :"
-              << server.admin_port() << "; " << unended << " decided transactions to finish";
+              << ", participants on :" << server.peer_port()
+              << ", administrators on :" << server.admin_port() << "; " << unended
+              << " decided transactions to finish";
     int signal = 0;
     sigwait(&signals, &signal);
     LOG(INFO) << "stopping: no new transactions, decided ones are finished";

@@ -41,8 +41,7 @@ std::string Text(const std::vector<BranchClaim>& branches) {
   return text + "]";
 }
 std::string Text(const SeenPosition& s) {
-  return s.epoch.number == 0 ? "nothing"
-                             : s.epoch.ToString() + "@" + std::to_string(s.position);
+  return s.epoch.number == 0 ? "nothing" : s.epoch.ToString() + "@" + std::to_string(s.position);
 }
 std::string_view FinishedName(Finished finished) {
   switch (finished) {
@@ -74,8 +73,8 @@ struct EventText {
     return "lease? " + std::to_string(e.count) + Token(e.token);
   }
   std::string operator()(const EnrolmentAsked& e) const {
-    return "enroll " + e.participant.name + " instance=" + e.instance + " database=" +
-           std::to_string(e.participant.database.system_identifier) + "/" +
+    return "enroll " + e.participant.name + " instance=" + e.instance +
+           " database=" + std::to_string(e.participant.database.system_identifier) + "/" +
            std::to_string(e.participant.database.oid) + " saw=" + Text(e.seen) + Token(e.token);
   }
   std::string operator()(const Inquired& e) const {
@@ -89,17 +88,15 @@ struct EventText {
     return "vote " + P(e.participant) + " " + e.id.ToString() + " " + e.mark + " " + Text(e.vote);
   }
   std::string operator()(const FinishArrived& e) const {
-    return std::string(e.commit ? "finished-commit " : "finished-abort ") + P(e.participant) +
-           " " + e.id.ToString() + " " + std::string(FinishedName(e.finished));
+    return std::string(e.commit ? "finished-commit " : "finished-abort ") + P(e.participant) + " " +
+           e.id.ToString() + " " + std::string(FinishedName(e.finished));
   }
   std::string operator()(const ParticipantUp& e) const { return "up " + P(e.participant); }
   std::string operator()(const ParticipantDown& e) const { return "down " + P(e.participant); }
   std::string operator()(const RecordsDurable& e) const {
     return "durable " + std::to_string(e.up_to) + " batch=" + std::to_string(e.batch);
   }
-  std::string operator()(const LogRoom& e) const {
-    return e.enough ? "log-has-room" : "log-full";
-  }
+  std::string operator()(const LogRoom& e) const { return e.enough ? "log-has-room" : "log-full"; }
   std::string operator()(const TimePassed& e) const { return "time " + std::to_string(e.now); }
   std::string operator()(const DrainAsked& e) const { return "drain" + Token(e.token); }
   std::string operator()(const ForgetAsked& e) const {
@@ -143,8 +140,8 @@ struct ActionText {
   }
   std::string operator()(const ReplyLease& a) const {
     return "reply" + Token(a.token) + " lease " + a.epoch.ToString() + " [" +
-           std::to_string(a.first) + ", " + std::to_string(a.first + a.count) +
-           ") until " + std::to_string(a.end);
+           std::to_string(a.first) + ", " + std::to_string(a.first + a.count) + ") until " +
+           std::to_string(a.end);
   }
   std::string operator()(const ReplyEnrolled& a) const {
     return "reply" + Token(a.token) + " enrolled " + a.participant;
@@ -152,8 +149,8 @@ struct ActionText {
   std::string operator()(const ReplyAnswers& a) const {
     std::string text = "reply" + Token(a.token) + " answers";
     for (const InquiryAnswer& answer : a.answers) {
-      text += " " + answer.id.local.ToString() + "=" +
-              std::string(InDoubtAnswerName(answer.answer));
+      text +=
+          " " + answer.id.local.ToString() + "=" + std::string(InDoubtAnswerName(answer.answer));
       if (answer.answer == InDoubtAnswer::kCommitted) {
         text += answer.commit ? ":commit" : ":other-xid-abort";
       }
@@ -166,13 +163,27 @@ struct ActionText {
 }  // namespace
 
 std::string_view ReasonName(Reason reason) {
-  static constexpr std::string_view kNames[] = {
-      "none",           "invalid",        "version-mismatch",    "overloaded",
-      "deadline",       "no-such-branch", "out-of-number",       "ended",
-      "conflict",       "database",       "database-unavailable", "not-mine",
-      "not-leased",     "other-participants", "unknown-participant", "not-serving",
-      "forbidden",      "name-taken",     "key-taken",           "stale-epoch",
-      "application"};
+  static constexpr std::string_view kNames[] = {"none",
+                                                "invalid",
+                                                "version-mismatch",
+                                                "overloaded",
+                                                "deadline",
+                                                "no-such-branch",
+                                                "out-of-number",
+                                                "ended",
+                                                "conflict",
+                                                "database",
+                                                "database-unavailable",
+                                                "not-mine",
+                                                "not-leased",
+                                                "other-participants",
+                                                "unknown-participant",
+                                                "not-serving",
+                                                "forbidden",
+                                                "name-taken",
+                                                "key-taken",
+                                                "stale-epoch",
+                                                "application"};
   const auto i = static_cast<std::size_t>(reason);
   return i < std::size(kNames) ? kNames[i] : "?";
 }

@@ -111,7 +111,7 @@ struct EnrolmentAsked {
   ReplyToken token = 0;
   ParticipantRecord participant;  // index is the registry's to give
   std::string instance;
-  std::string host;         // where applications reach it
+  std::string host;  // where applications reach it
   std::uint32_t port = 0;
   SeenPosition seen;
 };
@@ -140,24 +140,45 @@ struct FinishArrived {
   std::string message;
 };
 // The channel has (lost) its connections. All calls under way when it went down are lost.
-struct ParticipantUp { ParticipantIndex participant = 0; };
-struct ParticipantDown { ParticipantIndex participant = 0; };
+struct ParticipantUp {
+  ParticipantIndex participant = 0;
+};
+struct ParticipantDown {
+  ParticipantIndex participant = 0;
+};
 // Everything appended up to record number `up_to` is durable; it ends at batch `batch`.
 struct RecordsDurable {
   std::uint64_t up_to = 0;
   std::uint64_t batch = 0;
 };
 // Whether the log has room for further commit records.
-struct LogRoom { bool enough = true; };
+struct LogRoom {
+  bool enough = true;
+};
 struct TimePassed {
   RunningMs now = 0;
   std::int64_t unix_ms = 0;  // for people, in heuristics
 };
-struct DrainAsked { ReplyToken token = 0; };
-struct ForgetAsked { ReplyToken token = 0; std::string participant; };
-struct RebindAsked { ReplyToken token = 0; std::string participant; };
-struct AcceptGapAsked { ReplyToken token = 0; std::string reason; };
-struct DiscardReportAsked { ReplyToken token = 0; std::string participant; std::string reason; };
+struct DrainAsked {
+  ReplyToken token = 0;
+};
+struct ForgetAsked {
+  ReplyToken token = 0;
+  std::string participant;
+};
+struct RebindAsked {
+  ReplyToken token = 0;
+  std::string participant;
+};
+struct AcceptGapAsked {
+  ReplyToken token = 0;
+  std::string reason;
+};
+struct DiscardReportAsked {
+  ReplyToken token = 0;
+  std::string participant;
+  std::string reason;
+};
 
 using Event = std::variant<CommitAsked, AbortAsked, OutcomeAsked, KeyAsked, LeaseAsked,
                            EnrolmentAsked, Inquired, VoteArrived, FinishArrived, ParticipantUp,
@@ -195,10 +216,16 @@ struct Connect {
   std::uint32_t port = 0;
   std::string instance;  // the process that is there now, if known: an older connection is dead
 };
-struct Disconnect { ParticipantIndex participant = 0; };
+struct Disconnect {
+  ParticipantIndex participant = 0;
+};
 
 enum class OutcomeKind : std::uint8_t {
-  kCommitted = 1, kAborted = 2, kReadOnly = 3, kPending = 4, kExpired = 5
+  kCommitted = 1,
+  kAborted = 2,
+  kReadOnly = 3,
+  kPending = 4,
+  kExpired = 5
 };
 std::string_view OutcomeKindName(OutcomeKind kind);
 struct ReplyOutcome {
@@ -236,11 +263,13 @@ struct ReplyAnswers {
   ReplyToken token = 0;
   std::vector<InquiryAnswer> answers;
 };
-struct ReplyDone { ReplyToken token = 0; };
+struct ReplyDone {
+  ReplyToken token = 0;
+};
 
-using Action = std::variant<SendPrepare, SendFinish, AppendRecord, Connect, Disconnect,
-                            ReplyOutcome, ReplyRefused, ReplyLease, ReplyEnrolled, ReplyAnswers,
-                            ReplyDone>;
+using Action =
+    std::variant<SendPrepare, SendFinish, AppendRecord, Connect, Disconnect, ReplyOutcome,
+                 ReplyRefused, ReplyLease, ReplyEnrolled, ReplyAnswers, ReplyDone>;
 using Actions = std::vector<Action>;
 
 // One line each, stable: transcripts are made of them (tests/protocol).

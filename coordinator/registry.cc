@@ -67,8 +67,8 @@ Registry::Binding Registry::Classify(const ParticipantRecord& asked, std::string
   }
   if (bound.open) return Binding::kNew;
   *why = "participant '" + asked.name + "' is bound to " + Describe(bound) + "; this one is " +
-         Describe(asked) +
-         ". If it was moved on purpose, run: trothctl participants rebind " + asked.name;
+         Describe(asked) + ". If it was moved on purpose, run: trothctl participants rebind " +
+         asked.name;
   return Binding::kTaken;
 }
 
@@ -102,8 +102,8 @@ void Registry::Durable(const ParticipantRecord& record) {
   }
 }
 
-void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
-                      const RecoveredState& state, const Life& life, RunningMs now) {
+void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
+                      const Life& life, RunningMs now) {
   Participant& participant = at(index);
   participant.heard = true;
   participant.heard_at = now;
@@ -115,7 +115,8 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
     participant.contradiction =
         "participant '" + participant.record.name + "' saw " + Pair(seen) + ", but " + what +
         ": the log was cut or restored from an earlier copy. Restore the newest log, or run "
-        "'trothctl accept-gap', or 'trothctl discard-report " + participant.record.name + "'";
+        "'trothctl accept-gap', or 'trothctl discard-report " +
+        participant.record.name + "'";
   };
   auto covered = [&](const GapRecord& gap) {
     return gap.first <= seen.epoch.number && seen.epoch.number <= gap.last;
@@ -147,8 +148,8 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen,
              (epochs.empty() ? std::string("none") : epochs.back().epoch.ToString()) + ")");
 }
 
-void Registry::ReportBranch(ParticipantIndex index, const LocalId& id,
-                            const RecoveredState& state, const Epoch& current) {
+void Registry::ReportBranch(ParticipantIndex index, const LocalId& id, const RecoveredState& state,
+                            const Epoch& current) {
   Participant& participant = at(index);
   if (id.epoch == current || participant.record.discarded.epoch == id.epoch) return;
   for (const GapRecord& gap : state.gaps()) {
@@ -161,10 +162,11 @@ void Registry::ReportBranch(ParticipantIndex index, const LocalId& id,
   if (info == nullptr && !epochs.empty() && id.epoch.number < epochs.front().epoch.number) return;
   participant.reported = SeenPosition{id.epoch, std::numeric_limits<std::uint64_t>::max()};
   participant.contradiction =
-      "participant '" + participant.record.name + "' holds a prepared branch of " +
-      id.ToString() + ", an id that this log never reserved: the log was cut or restored from "
+      "participant '" + participant.record.name + "' holds a prepared branch of " + id.ToString() +
+      ", an id that this log never reserved: the log was cut or restored from "
       "an earlier copy. Restore the newest log, or run 'trothctl accept-gap', or 'trothctl "
-      "discard-report " + participant.record.name + "'";
+      "discard-report " +
+      participant.record.name + "'";
 }
 
 void Registry::Accept(const GapRecord& gap, const Epoch& current) {

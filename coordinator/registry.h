@@ -17,12 +17,12 @@ class Registry {
  public:
   struct Participant {
     ParticipantRecord record;
-    bool durable = false;   // its registry record is
-    bool up = false;        // the channel has a connection
-    bool heard = false;     // reported in this life (law L7d)
+    bool durable = false;  // its registry record is
+    bool up = false;       // the channel has a connection
+    bool heard = false;    // reported in this life (law L7d)
     std::uint64_t unacknowledged = 0;
     RunningMs heard_at = -1;
-    bool leaving = false;   // an operator forgot it; the record is under way
+    bool leaving = false;       // an operator forgot it; the record is under way
     std::string contradiction;  // its report contradicts this log; empty if not
     SeenPosition reported;
   };

@@ -17,10 +17,10 @@
 #include <thrift/transport/TSocket.h>
 
 #include "ParticipantPeer.h"
-#include "troth_constants.h"
 #include "common/check.h"
 #include "common/failpoint.h"
 #include "coordinator/wire_values.h"
+#include "troth_constants.h"
 #include "wire/listener.h"
 
 namespace troth {
@@ -119,8 +119,7 @@ class ThriftChannel::Line {
     }
     frame.append(reinterpret_cast<char*>(data), size);
     out_->resetBuffer();
-    const ssize_t sent =
-        send(fd(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = send(fd(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     busy_ = sent == static_cast<ssize_t>(frame.size());
     sent_at_ = SteadyClock::now();
     return busy_;
@@ -242,8 +241,8 @@ void ThriftChannel::ReconnectLoop(Peer* peer) {
     const auto until = SteadyClock::now() + std::chrono::milliseconds(backoff_ms);
     while (!stopping_ && !peer->try_now && peer->changed.WaitUntil(&mutex_, until)) {
     }
-    backoff_ms = peer->try_now ? options_.backoff_min_ms
-                               : std::min(backoff_ms * 2, options_.backoff_max_ms);
+    backoff_ms =
+        peer->try_now ? options_.backoff_min_ms : std::min(backoff_ms * 2, options_.backoff_max_ms);
   }
 }
 

@@ -43,8 +43,7 @@ BranchVote FromWire(const wire::Vote& vote) {
   value.ballot = static_cast<Ballot>(vote.ballot);
   value.works = static_cast<std::uint32_t>(std::max(vote.works, 0));
   const std::string& system = vote.system_identifier;
-  std::from_chars(system.data(), system.data() + system.size(),
-                  value.database.system_identifier);
+  std::from_chars(system.data(), system.data() + system.size(), value.database.system_identifier);
   value.database.oid = static_cast<std::uint32_t>(vote.database_oid);
   value.xid = static_cast<std::uint64_t>(vote.xid);
   value.timeline = static_cast<std::uint32_t>(vote.timeline);
@@ -58,8 +57,7 @@ BranchVote FromWire(const wire::Vote& vote) {
   return value;
 }
 
-std::optional<VoteArrived> FromWire(const std::string& coordinator_id,
-                                    ParticipantIndex participant,
+std::optional<VoteArrived> FromWire(const std::string& coordinator_id, ParticipantIndex participant,
                                     const wire::PrepareReply& reply) {
   const Result<TransactionId> id = TransactionId::Parse(reply.transaction_id);
   const int ballot = reply.vote.ballot;
@@ -78,9 +76,9 @@ std::optional<FinishArrived> FromWire(const std::string& coordinator_id,
 }
 
 SeenPosition FromWire(const wire::Seen& seen) {
-  return SeenPosition{Epoch{static_cast<std::uint32_t>(seen.epoch),
-                            static_cast<std::uint32_t>(seen.epoch_random)},
-                      static_cast<std::uint64_t>(seen.position)};
+  return SeenPosition{
+      Epoch{static_cast<std::uint32_t>(seen.epoch), static_cast<std::uint32_t>(seen.epoch_random)},
+      static_cast<std::uint64_t>(seen.position)};
 }
 
 wire::Outcome ToWire(const ReplyOutcome& outcome) {

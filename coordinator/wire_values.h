@@ -19,12 +19,10 @@ wire::PrepareRequest ToWire(const std::string& coordinator_id, const SendPrepare
                             RunningMs now);
 wire::FinishRequest ToWire(const std::string& coordinator_id, const SendFinish& finish);
 // Nothing when the answer names no transaction of this coordinator.
-std::optional<VoteArrived> FromWire(const std::string& coordinator_id,
-                                    ParticipantIndex participant,
+std::optional<VoteArrived> FromWire(const std::string& coordinator_id, ParticipantIndex participant,
                                     const wire::PrepareReply& reply);
 std::optional<FinishArrived> FromWire(const std::string& coordinator_id,
-                                      ParticipantIndex participant,
-                                      const wire::FinishReply& reply);
+                                      ParticipantIndex participant, const wire::FinishReply& reply);
 
 BranchVote FromWire(const wire::Vote& vote);
 SeenPosition FromWire(const wire::Seen& seen);

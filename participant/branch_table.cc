@@ -26,7 +26,7 @@ enum class BranchTable::State {
 struct BranchTable::Branch {
   std::string id;
   State state = State::kOpening;
-  std::int64_t since_ms = 0;     // in this state
+  std::int64_t since_ms = 0;  // in this state
   std::int64_t begun_ms = 0;
   std::int64_t deadline_ms = 0;  // on our clock
   std::string mark;
@@ -57,8 +57,9 @@ struct BranchTable::Ended {
 struct BranchTable::Leaving {
   std::vector<std::unique_ptr<Session>> roll_back;
   std::vector<std::unique_ptr<Session>> give_back;
-  std::vector<Branch*> cancel;                // their `cancelling` is set
-  std::vector<FinishOrder> roll_back_prepared;  // as far as a moment allows; the sweep does the rest
+  std::vector<Branch*> cancel;  // their `cancelling` is set
+  std::vector<FinishOrder>
+      roll_back_prepared;  // as far as a moment allows; the sweep does the rest
 };
 
 namespace {
@@ -122,8 +123,9 @@ Granted<Work> BranchTable::StartWork(const WorkRequest& request) {
     return Refuse(Refused::kDeadline, "the transaction's deadline has passed", true);
   }
   if (request.time_left > options_.lease) {
-    return Refuse(Refused::kInvalid, "no transaction lasts longer than a lease: deadline_ms is above " +
-                                         std::to_string(options_.lease.count()));
+    return Refuse(Refused::kInvalid,
+                  "no transaction lasts longer than a lease: deadline_ms is above " +
+                      std::to_string(options_.lease.count()));
   }
   return request.work == 0 ? Open(request) : Continue(request);
 }
@@ -256,7 +258,8 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
     if (!failure.has_value()) failure = branch->session->Broken();
     time_left = milliseconds(branch->deadline_ms - clock_->NowMs());
     if (!failure.has_value() && last && time_left <= milliseconds(0)) {
-      failure = Refuse(Refused::kDeadline, "the deadline passed before the branch was prepared", true);
+      failure =
+          Refuse(Refused::kDeadline, "the deadline passed before the branch was prepared", true);
     }
     if (failure.has_value()) {
       leaving = std::move(branch->session);
@@ -336,23 +339,24 @@ std::optional<Vote> BranchTable::StartPrepare(const PrepareRequest& request,
   if (request.instance != options_.instance) {
     refusal = NoSuchBranch(id);
   } else if (request.mark != branch->mark || request.works != branch->works) {
-    refusal = Refuse(Refused::kOutOfNumber,
-                     "prepare names mark " + request.mark + " and " + std::to_string(request.works) +
-                         " pieces of work; the branch of " + id + " here has mark " + branch->mark +
-                         " and did " + std::to_string(branch->works));
+    refusal =
+        Refuse(Refused::kOutOfNumber,
+               "prepare names mark " + request.mark + " and " + std::to_string(request.works) +
+                   " pieces of work; the branch of " + id + " here has mark " + branch->mark +
+                   " and did " + std::to_string(branch->works));
   }
   switch (branch->state) {
     case State::kOpening:
     case State::kWorking:
-      if (!refusal) refusal = Refuse(Refused::kOutOfNumber, "work of " + id + " is still under way");
+      if (!refusal)
+        refusal = Refuse(Refused::kOutOfNumber, "work of " + id + " is still under way");
       break;
-    case State::kFailed:
-      refusal = branch->doom;
-      break;
+    case State::kFailed: refusal = branch->doom; break;
     case State::kActive:
-      if (!refusal && (clock_->NowMs() >= branch->deadline_ms ||
-                       request.time_left <= milliseconds(0))) {
-        refusal = Refuse(Refused::kDeadline, "the deadline passed before the branch was prepared", true);
+      if (!refusal &&
+          (clock_->NowMs() >= branch->deadline_ms || request.time_left <= milliseconds(0))) {
+        refusal =
+            Refuse(Refused::kDeadline, "the deadline passed before the branch was prepared", true);
       }
       break;
     case State::kPreparing:
@@ -408,9 +412,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
       leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
       End(id, {Ended::How::kRolledBack, false, branch->works, *branch->doom});
       return;
-    case Kind::kReadOnly:
-      End(id, {Ended::How::kReadOnly, true, branch->works, {}});
-      return;
+    case Kind::kReadOnly: End(id, {Ended::How::kReadOnly, true, branch->works, {}}); return;
     case Kind::kRefused: {
       // 42710: somebody else's is prepared under this GID.
       const bool settled = result.refusal.sqlstate != "42710";
@@ -489,9 +491,9 @@ void BranchTable::FinishOnce(std::span<const FinishRequest> requests, millisecon
     MutexLock lock(&mutex_);
     for (std::size_t i = 0; i < requests.size(); ++i) {
       FinishOrder order;
-      std::optional<FinishResult> early =
-          requests[i].commit ? StartFinish(requests[i], &order, &leaving)
-                             : StartAbort(requests[i], &order, &leaving);
+      std::optional<FinishResult> early = requests[i].commit
+                                              ? StartFinish(requests[i], &order, &leaving)
+                                              : StartAbort(requests[i], &order, &leaving);
       if (early.has_value()) {
         (*results)[i] = *std::move(early);
       } else {
@@ -566,9 +568,7 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
   Branch* branch = found->second.get();
   switch (branch->state) {
     case State::kFinishing: return Working("under way");
-    case State::kPreparing:
-      branch->doom = aborted;
-      return Working("PREPARE is under way");
+    case State::kPreparing: branch->doom = aborted; return Working("PREPARE is under way");
     case State::kPrepared:
       if (request.seen_xid.has_value() &&
           *request.seen_xid != static_cast<std::uint32_t>(branch->evidence.xid)) {
@@ -721,8 +721,8 @@ bool BranchTable::LooksAfter(const std::string& transaction_id, milliseconds you
   return branch.state != State::kPrepared || clock_->NowMs() - branch.since_ms < young.count();
 }
 
-void BranchTable::Listed(const std::vector<std::string>& transaction_ids,
-                         std::int64_t asked_at_ms, std::size_t found) {
+void BranchTable::Listed(const std::vector<std::string>& transaction_ids, std::int64_t asked_at_ms,
+                         std::size_t found) {
   const std::unordered_set<std::string> listed(transaction_ids.begin(), transaction_ids.end());
   MutexLock lock(&mutex_);
   found_ = found;
@@ -745,8 +745,8 @@ BranchCounts BranchTable::Counts() const {
   MutexLock lock(&mutex_);
   BranchCounts counts;
   for (const auto& [id, branch] : branches_) {
-    const bool in_doubt = branch->state == State::kPreparing ||
-                          branch->state == State::kPrepared || branch->state == State::kFinishing;
+    const bool in_doubt = branch->state == State::kPreparing || branch->state == State::kPrepared ||
+                          branch->state == State::kFinishing;
     ++(in_doubt ? counts.in_doubt : counts.active);
   }
   counts.found = found_;

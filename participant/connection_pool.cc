@@ -69,8 +69,8 @@ Result<std::unique_ptr<PgConnection>> PgPool::Take(std::chrono::milliseconds wai
       }
       if (taken_ < limit_) break;
       if (!returned_.WaitUntil(&mutex_, deadline) && idle_.empty() && taken_ >= limit_) {
-        return Status(Code::kOverloaded, "all " + std::to_string(limit_) +
-                                             " connections to the database are in use");
+        return Status(Code::kOverloaded,
+                      "all " + std::to_string(limit_) + " connections to the database are in use");
       }
     }
     ++taken_;

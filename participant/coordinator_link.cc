@@ -112,8 +112,8 @@ std::string CoordinatorLink::secret() const {
 Result<std::unique_ptr<CoordinatorLink::Line>> CoordinatorLink::Connect() {
   const std::size_t colon = address_.rfind(':');
   auto line = std::make_unique<Line>();
-  line->socket = std::make_shared<TSocket>(address_.substr(0, colon),
-                                           std::atoi(address_.c_str() + colon + 1));
+  line->socket =
+      std::make_shared<TSocket>(address_.substr(0, colon), std::atoi(address_.c_str() + colon + 1));
   line->socket->setConnTimeout(kConnectMs);
   line->socket->setRecvTimeout(kAnswerMs);
   line->socket->setSendTimeout(kAnswerMs);
@@ -217,8 +217,7 @@ bool CoordinatorLink::Pause(int milliseconds) {
   return poll(&wake, 1, milliseconds) == 0;
 }
 
-Result<std::vector<SweepAnswer>> CoordinatorLink::Inquire(
-    std::span<const SweepInquiry> inquiries) {
+Result<std::vector<SweepAnswer>> CoordinatorLink::Inquire(std::span<const SweepInquiry> inquiries) {
   std::vector<wire::Inquiry> asked;
   for (const SweepInquiry& inquiry : inquiries) {
     wire::Inquiry one;
@@ -248,7 +247,8 @@ Result<std::vector<SweepAnswer>> CoordinatorLink::Inquire(
     return Status(Code::kCorrupt, "the coordinator answered another number of inquiries");
   }
   std::vector<SweepAnswer> out;
-  for (std::size_t i = 0; i < answers.size(); ++i) out.push_back(FromWire(inquiries[i], answers[i]));
+  for (std::size_t i = 0; i < answers.size(); ++i)
+    out.push_back(FromWire(inquiries[i], answers[i]));
   return out;
 }
 

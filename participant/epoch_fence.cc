@@ -99,8 +99,9 @@ void EpochFence::Tick() {
     if (now - stored_ms_ < kStoreEveryMs) return;
     stored_ms_ = now;
     for (auto& [name, entry] : entries_) {
-      if (entry.seen.epoch == 0 || entry.untold || (entry.seen.position == entry.stored_position &&
-                                    entry.seen.epoch == entry.stored_epoch)) {
+      if (entry.seen.epoch == 0 || entry.untold ||
+          (entry.seen.position == entry.stored_position &&
+           entry.seen.epoch == entry.stored_epoch)) {
         continue;
       }
       entry.stored_position = entry.seen.position;

@@ -101,21 +101,26 @@ FinishResult Judge(bool commit, const Evidence& vote, const Findings& findings) 
   using Kind = FinishResult::Kind;
   const std::string xid = "transaction " + std::to_string(vote.xid);
   if (const std::optional<std::string> why = WhyNoProof(vote, findings)) {
-    return Make(Kind::kHazard, xid + " is not prepared (any more), and nothing proves how it ended: " + *why);
+    return Make(Kind::kHazard,
+                xid + " is not prepared (any more), and nothing proves how it ended: " + *why);
   }
   switch (findings.status) {
     case XidStatus::kCommitted:
       if (commit) return Make(Kind::kDone, "");
-      return Make(Kind::kHeuristic, xid + " was committed by another hand; it was to be rolled back");
+      return Make(Kind::kHeuristic,
+                  xid + " was committed by another hand; it was to be rolled back");
     case XidStatus::kAborted:
       if (!commit) return Make(Kind::kDone, "");
-      return Make(Kind::kHeuristic, xid + " was rolled back by another hand; it was to be committed");
+      return Make(Kind::kHeuristic,
+                  xid + " was rolled back by another hand; it was to be committed");
     case XidStatus::kInProgress:
-      return Make(Kind::kHazard, xid + " is in progress and not prepared: it is not the one that voted");
+      return Make(Kind::kHazard,
+                  xid + " is in progress and not prepared: it is not the one that voted");
     case XidStatus::kForgotten:
       return Make(Kind::kHazard, xid + " ended so long ago that the database forgot how");
     case XidStatus::kFuture:
-      return Make(Kind::kHazard, xid + " has not happened yet in this database: it is not the one that voted");
+      return Make(Kind::kHazard,
+                  xid + " has not happened yet in this database: it is not the one that voted");
   }
   return Make(Kind::kHazard, xid + ": unknown state");
 }

@@ -26,8 +26,8 @@ enum class XidStatus {
 
 // Where an older timeline was left for a newer one: a line of a history file.
 struct TimelineSwitch {
-  std::uint32_t timeline = 0;    // the one that was left
-  std::uint64_t position = 0;    // where
+  std::uint32_t timeline = 0;  // the one that was left
+  std::uint64_t position = 0;  // where
 };
 
 // Lines of `<timeline>.history`; lines that are none are passed over.

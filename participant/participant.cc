@@ -76,19 +76,19 @@ Refusal CaughtRefusal() {
 
 Status CheckOptions(const ParticipantOptions& options) {
   if (!IsParticipantName(options.name)) {
-    return Status(Code::kInvalid, "participant name '" + options.name +
-                                      "': give 1 to 120 of [a-z0-9-]");
+    return Status(Code::kInvalid,
+                  "participant name '" + options.name + "': give 1 to 120 of [a-z0-9-]");
   }
   if (options.pool_size < 1 || options.finish_connections < 1 || options.max_in_doubt < 1) {
-    return Status(Code::kInvalid, "pool_size, finish_connections and max_in_doubt must be positive");
+    return Status(Code::kInvalid,
+                  "pool_size, finish_connections and max_in_doubt must be positive");
   }
   if (options.coordinators.empty()) {
     return Status(Code::kInvalid, "no coordinator: give the host:port of its peer listener");
   }
   for (const std::string& address : options.coordinators) {
     const std::size_t colon = address.rfind(':');
-    if (colon == std::string::npos || colon == 0 ||
-        std::atoi(address.c_str() + colon + 1) < 1) {
+    if (colon == std::string::npos || colon == 0 || std::atoi(address.c_str() + colon + 1) < 1) {
       return Status(Code::kInvalid, "coordinator '" + address + "' is not host:port");
     }
   }
@@ -122,8 +122,7 @@ class ParticipantProcess : public Participant {
     reply->participant = options_.name;
     reply->instance = instance_;
   }
-  Status Serve(std::shared_ptr<apache::thrift::TProcessor> application,
-               bool take_signals) override;
+  Status Serve(std::shared_ptr<apache::thrift::TProcessor> application, bool take_signals) override;
   void Stop() override;
   bool WaitUntilServing() override;
   int port() const override { return port_; }
@@ -245,8 +244,8 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   peers.what = "coordinators";
   peers.port = options_.peer_port;
   peers.max_connections = options_.max_peer_connections;
-  peer_listener_ = std::make_unique<Listener>(
-      peers, MakePeerProcessor(&context_, [this] { return database_; }));
+  peer_listener_ =
+      std::make_unique<Listener>(peers, MakePeerProcessor(&context_, [this] { return database_; }));
   TROTH_RETURN_IF_ERROR(peer_listener_->Start());
   TROTH_RETURN_IF_ERROR(work_listener_->Start());
   port_ = work_listener_->port();
@@ -399,8 +398,7 @@ void ParticipantProcess::SweepOnce(Sweep* sweep) {
   for (auto& [link, inquiries] : by_link) {
     for (std::size_t i = 0; i < inquiries.size(); i += kInquiriesAtOnce) {
       const std::size_t n = std::min(kInquiriesAtOnce, inquiries.size() - i);
-      Result<std::vector<SweepAnswer>> answers =
-          link->Inquire(std::span(inquiries).subspan(i, n));
+      Result<std::vector<SweepAnswer>> answers = link->Inquire(std::span(inquiries).subspan(i, n));
       if (!answers.ok()) {
         LOG_EVERY_N(WARNING, 20) << inquiries.size() << " prepared branches wait for coordinator "
                                  << link->address() << ": " << answers.status().message();
@@ -435,8 +433,8 @@ Result<std::unique_ptr<Participant>> Participant::Open(const ParticipantOptions&
   if (!resource_manager.ok()) return resource_manager.status();
   Result<DatabaseState> state = (*resource_manager)->Look();
   if (!state.ok()) return state.status();
-  auto participant = std::make_unique<ParticipantProcess>(options, std::move(*resource_manager),
-                                                          state->identity);
+  auto participant =
+      std::make_unique<ParticipantProcess>(options, std::move(*resource_manager), state->identity);
   TROTH_RETURN_IF_ERROR(participant->Prepare());
   return std::unique_ptr<Participant>(std::move(participant));
 }

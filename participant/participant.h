@@ -40,15 +40,15 @@
 #include <stdexcept>
 #include <string>
 
+#include <thrift/TProcessor.h>
 #include <pqxx/dbtransaction>
 #include <pqxx/transaction_base>
-#include <thrift/TProcessor.h>
 
 #include "common/status.h"
 #include "participant/branch_table.h"
 #include "participant/options.h"
-#include "troth_types.h"
 #include "participant_types.h"
+#include "troth_types.h"
 
 namespace troth {
 

@@ -111,10 +111,10 @@ class PeerHandler : public wire::ParticipantPeerIf {
         !IsCoordinatorId(sender.coordinator)) {
       Throw(Refused::kInvalid, "the sender is not well formed");
     }
-    if (std::optional<Refusal> stale = context_->fence->Check(
-            {sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
-             static_cast<std::uint32_t>(sender.epoch_random),
-             static_cast<std::uint64_t>(sender.position)})) {
+    if (std::optional<Refusal> stale =
+            context_->fence->Check({sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
+                                    static_cast<std::uint32_t>(sender.epoch_random),
+                                    static_cast<std::uint64_t>(sender.position)})) {
       throw troth::ToWire(*stale);
     }
   }
@@ -136,8 +136,8 @@ class PeerHandler : public wire::ParticipantPeerIf {
                               {static_cast<std::uint32_t>(request.timeline),
                                static_cast<std::uint64_t>(request.position)}};
     } else if (request.commit) {
-      Throw(Refused::kInvalid, "a commit of " + request.transaction_id +
-                                   " names no xid, timeline and position");
+      Throw(Refused::kInvalid,
+            "a commit of " + request.transaction_id + " names no xid, timeline and position");
     }
     return out;
   }
@@ -175,8 +175,9 @@ class PeerProcessor : public wire::ParticipantPeerProcessor {
       : ParticipantPeerProcessor(std::move(peer)), admin_(std::move(admin)) {}
 
  protected:
-  bool dispatchCall(apache::thrift::protocol::TProtocol* in, apache::thrift::protocol::TProtocol* out,
-                    const std::string& name, std::int32_t sequence, void* call) override {
+  bool dispatchCall(apache::thrift::protocol::TProtocol* in,
+                    apache::thrift::protocol::TProtocol* out, const std::string& name,
+                    std::int32_t sequence, void* call) override {
     if (name == "status" || name == "branches") return admin_.Call(in, out, name, sequence, call);
     return ParticipantPeerProcessor::dispatchCall(in, out, name, sequence, call);
   }
@@ -236,8 +237,10 @@ Granted<WorkRequest> FromWire(const wire::Context& context) {
   out.time_left = std::chrono::milliseconds(context.deadline_ms);
   if (context.work > 0 && !context.__isset.mark) {
     return Refusal{Refused::kInvalid,
-                   "work " + std::to_string(context.work) + " brings no mark; pass on the one that "
-                   "work 0 returned", false, ""};
+                   "work " + std::to_string(context.work) +
+                       " brings no mark; pass on the one that "
+                       "work 0 returned",
+                   false, ""};
   }
   out.mark = context.mark;
   if (context.__isset.isolation) out.isolation = FromWire(context.isolation);

@@ -39,7 +39,8 @@ SteadyClock::time_point DeskDeadline() { return SteadyClock::now() + kDeskTime; 
 Status MakeNotes(PgConnection* connection) {
   const Answer made = connection->Execute(kMakeNotes, {}, DeskDeadline());
   // 42P07: another instance has just made it; 23505: is making it.
-  if (!made.ok && made.sqlstate != "42P07" && made.sqlstate != "23505" && made.sqlstate != "42501") {
+  if (!made.ok && made.sqlstate != "42P07" && made.sqlstate != "23505" &&
+      made.sqlstate != "42501") {
     return Status(Code::kUnavailable, "making table public.troth_seen: " + made.message);
   }
   if (made.ok) return OkStatus();
@@ -63,8 +64,7 @@ PostgresResourceManager::~PostgresResourceManager() = default;
 
 Result<std::unique_ptr<PostgresResourceManager>> PostgresResourceManager::Open(
     PostgresOptions options) {
-  std::unique_ptr<PostgresResourceManager> manager(
-      new PostgresResourceManager(std::move(options)));
+  std::unique_ptr<PostgresResourceManager> manager(new PostgresResourceManager(std::move(options)));
   MutexLock lock(&manager->desk_mutex_);
   Result<PgConnection*> desk = manager->Desk();
   if (!desk.ok()) return desk.status();
@@ -140,7 +140,8 @@ Result<DatabaseState> PostgresResourceManager::Look() {
   MutexLock lock(&desk_mutex_);
   Result<PgConnection*> desk = Desk();
   if (!desk.ok()) return desk.status();
-  const Answer answer = (*desk)->Execute("SELECT pg_catalog.pg_current_wal_lsn()", {}, DeskDeadline());
+  const Answer answer =
+      (*desk)->Execute("SELECT pg_catalog.pg_current_wal_lsn()", {}, DeskDeadline());
   if (!answer.ok) return Status(Code::kUnavailable, answer.message);
   const Greeting& greeting = (*desk)->greeting();
   DatabaseState state{greeting.identity, greeting.point, greeting.address};
@@ -152,9 +153,9 @@ Result<std::vector<SeenCoordinator>> PostgresResourceManager::LoadSeen() {
   MutexLock lock(&desk_mutex_);
   Result<PgConnection*> desk = Desk();
   if (!desk.ok()) return desk.status();
-  auto rows = (*desk)->Query(
-      "SELECT coordinator, epoch, epoch_random, position FROM public.troth_seen", {},
-      DeskDeadline());
+  auto rows =
+      (*desk)->Query("SELECT coordinator, epoch, epoch_random, position FROM public.troth_seen", {},
+                     DeskDeadline());
   if (!rows.ok()) return rows.status();
   std::vector<SeenCoordinator> seen;
   for (const auto& row : *rows) {
@@ -181,9 +182,9 @@ bool PostgresResourceManager::HoldSweep(std::string_view participant) {
   if (!desk.ok()) return false;
   if (holds_sweep_) return true;
   const std::string parameters[] = {"troth sweep " + std::string(participant)};
-  const Answer answer = (*desk)->Execute(
-      "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))", parameters,
-      DeskDeadline());
+  const Answer answer =
+      (*desk)->Execute("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))",
+                       parameters, DeskDeadline());
   holds_sweep_ = answer.ok && answer.row[0].value_or("f") == "t";
   return holds_sweep_;
 }

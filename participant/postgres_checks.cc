@@ -37,23 +37,28 @@ Status CheckServer(PgConnection* connection, int max_in_doubt, std::string_view 
   const std::string setting = text(0);
   std::from_chars(setting.data(), setting.data() + setting.size(), slots);
   if (slots < max_in_doubt) {
-    return Refuse(At(*connection) + "max_prepared_transactions is " + setting +
-                  ", and up to " + std::to_string(max_in_doubt) +
+    return Refuse(At(*connection) + "max_prepared_transactions is " + setting + ", and up to " +
+                  std::to_string(max_in_doubt) +
                   " branches may be in doubt (max_in_doubt; of all participants of this server "
                   "together). Run: ALTER SYSTEM SET max_prepared_transactions = " +
                   std::to_string(max_in_doubt) + "; and restart the server");
   }
   if (text(1) != "on") {
-    return Refuse(At(*connection) + "fsync is off, so that a vote may be lost in a crash. Run: "
+    return Refuse(At(*connection) +
+                  "fsync is off, so that a vote may be lost in a crash. Run: "
                   "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();");
   }
   if (text(2) != "on") {
-    return Refuse(At(*connection) + "full_page_writes is off, so that a crash may damage data. "
+    return Refuse(At(*connection) +
+                  "full_page_writes is off, so that a crash may damage data. "
                   "Run: ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf();");
   }
   if (text(3) == "off" && !text(4).empty()) {
-    return Refuse(At(*connection) + "synchronous_commit is off although there are synchronous "
-                  "standbys (" + text(4) + "): a commit may be lost in a failover. Run: ALTER "
+    return Refuse(At(*connection) +
+                  "synchronous_commit is off although there are synchronous "
+                  "standbys (" +
+                  text(4) +
+                  "): a commit may be lost in a failover. Run: ALTER "
                   "SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf();");
   }
   if (text(5) != "t") {
@@ -62,8 +67,9 @@ Status CheckServer(PgConnection* connection, int max_in_doubt, std::string_view 
                   " RESET role;");
   }
   if (answer.row[8].has_value()) {
-    return Refuse(At(*connection) + "there are prepared branches of this participant that belong to role " +
-                  text(8) + ", which " + text(6) + " may not finish. Connect as " + text(8) +
+    return Refuse(At(*connection) +
+                  "there are prepared branches of this participant that belong to role " + text(8) +
+                  ", which " + text(6) + " may not finish. Connect as " + text(8) +
                   ", or run as a superuser: ALTER ROLE " + text(6) + " SUPERUSER;");
   }
   return OkStatus();

@@ -110,11 +110,15 @@ Result<std::unique_ptr<PgConnection>> PgConnection::Open(const std::string& conn
                                                          const std::string& application_name,
                                                          std::chrono::milliseconds time) {
   // What stands before dbname (which takes the whole string) is a default, what follows is ours.
-  const char* const keywords[] = {"keepalives_idle", "keepalives_interval", "keepalives_count",
-                                  "tcp_user_timeout", "dbname", "fallback_application_name",
+  const char* const keywords[] = {"keepalives_idle",
+                                  "keepalives_interval",
+                                  "keepalives_count",
+                                  "tcp_user_timeout",
+                                  "dbname",
+                                  "fallback_application_name",
                                   nullptr};
-  const char* const values[] = {"5",  "5", "3", "10000", conninfo.c_str(),
-                                application_name.c_str(), nullptr};
+  const char* const values[] = {
+      "5", "5", "3", "10000", conninfo.c_str(), application_name.c_str(), nullptr};
   const TimePoint deadline = Clock::now() + time;
   PGconn* conn = PQconnectStartParams(keywords, values, 1);
   if (conn == nullptr) return Status(Code::kUnavailable, "libpq is out of memory");

@@ -33,10 +33,10 @@ using PgResult = std::unique_ptr<PGresult, PgResultDeleter>;
 // What one statement of a pipeline came to.
 struct Answer {
   bool ok = false;
-  bool skipped = false;   // not executed: an earlier one of the same pipeline failed
-  std::string tag;        // "PREPARE TRANSACTION"
-  std::string sqlstate;   // of the error
-  std::string message;    // of the error, as the server said it; never decided by
+  bool skipped = false;  // not executed: an earlier one of the same pipeline failed
+  std::string tag;       // "PREPARE TRANSACTION"
+  std::string sqlstate;  // of the error
+  std::string message;   // of the error, as the server said it; never decided by
   std::vector<std::optional<std::string>> row;  // the first row; nullopt: NULL
   std::size_t rows = 0;
 };
@@ -88,8 +88,7 @@ class PgConnection {
   void EndPipeline();
 
   // One statement by itself; waits at most until `deadline`, then the connection is given up.
-  Answer Execute(std::string_view sql, std::span<const std::string> parameters,
-                 TimePoint deadline);
+  Answer Execute(std::string_view sql, std::span<const std::string> parameters, TimePoint deadline);
   // As Execute, all rows.
   Result<std::vector<std::vector<std::optional<std::string>>>> Query(
       std::string_view sql, std::span<const std::string> parameters, TimePoint deadline);

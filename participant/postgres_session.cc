@@ -45,11 +45,12 @@ constexpr char kGuardReadOnly[] =
     " AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'"
     " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $1"
     " THEN 1 ELSE 0 END";
-// The position behind PREPARE, and what RESET ALL leaves behind and PREPARE or ROLLBACK does not end. Temporary objects, WITH
-// HOLD cursors and LISTEN can't be here: a block with one is not preparable, and a rollback
-// takes them back.
+// The position behind PREPARE, and what RESET ALL leaves behind and PREPARE or ROLLBACK does not
+// end. Temporary objects, WITH HOLD cursors and LISTEN can't be here: a block with one is not
+// preparable, and a rollback takes them back.
 constexpr char kClean[] =
-    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.set_config('session_authorization', NULL, false),"
+    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.set_config('session_authorization', NULL, "
+    "false),"
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.pg_advisory_unlock_all()";
 
@@ -75,15 +76,13 @@ Status PostgresSession::SetUp(PgConnection* connection) {
   for (const auto& [name, sql] :
        {std::pair{"troth_open", kOpen}, std::pair{"troth_open_ro", kOpenReadOnly},
         std::pair{"troth_guard", kGuard}, std::pair{"troth_guard_ro", kGuardReadOnly},
-        std::pair{"troth_reset", "RESET ALL"},
-        std::pair{"troth_clean", kClean}}) {
+        std::pair{"troth_reset", "RESET ALL"}, std::pair{"troth_clean", kClean}}) {
     TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
   }
   return OkStatus();
 }
 
-Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& options,
-                                                         PgPool* pool,
+Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& options, PgPool* pool,
                                                          Acquaintance* acquaintance) {
   const auto deadline = SteadyClock::now() + options.time_left;
   for (;;) {
@@ -200,8 +199,7 @@ std::optional<Refusal> PostgresSession::Broken() {
                      false, "25P02"};
     case PQTRANS_IDLE:
       return Refusal{Refused::kInvalid, "the work ended the branch's block (ROLLBACK)", false, ""};
-    default:
-      return Refusal{Refused::kDatabase, "the work left a statement unfinished", false, ""};
+    default: return Refusal{Refused::kDatabase, "the work left a statement unfinished", false, ""};
   }
 }
 
@@ -296,7 +294,8 @@ PrepareResult PostgresSession::Judge() {
     return PrepareResult{Kind::kRefused, {}, 0, std::move(refusal)};
   };
   if (!answers.empty() && !answers[0].ok && !ConnectionLost(answers[0].sqlstate)) {
-    if (answers[0].sqlstate != "22012") return refused(RefusalOf(answers[0].sqlstate, answers[0].message));
+    if (answers[0].sqlstate != "22012")
+      return refused(RefusalOf(answers[0].sqlstate, answers[0].message));
     return refused({Refused::kInvalid,
                     options_.read_only
                         ? "the branch was declared read only and did not keep to it"
@@ -307,7 +306,9 @@ PrepareResult PostgresSession::Judge() {
   const bool lost = connection_->ended_units() < 1;
   if (answers.size() < 2 || (!answers[1].ok && ConnectionLost(answers[1].sqlstate))) {
     if (options_.read_only) return refused(Unavailable("the connection was lost at prepare"));
-    return {Kind::kUnknown, {}, 0,
+    return {Kind::kUnknown,
+            {},
+            0,
             Unavailable("the connection was lost while the branch was being prepared")};
   }
   if (!answers[1].ok) return refused(RefusalOf(answers[1].sqlstate, answers[1].message));
@@ -318,7 +319,9 @@ PrepareResult PostgresSession::Judge() {
                     ""});
   }
   if (!connection_->warning().empty()) {
-    return {Kind::kUnknown, {}, 0,
+    return {Kind::kUnknown,
+            {},
+            0,
             {Refused::kDatabase,
              "PREPARE TRANSACTION came with a warning (SQLSTATE " + connection_->warning() +
                  "): it may not be as durable as asked for",

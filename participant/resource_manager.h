@@ -126,7 +126,7 @@ struct FinishItem {
 // A row of pg_prepared_xacts.
 struct PreparedBranch {
   std::string gid;
-  std::uint32_t xid = 0;  // the 32 low bits
+  std::uint32_t xid = 0;             // the 32 low bits
   std::chrono::milliseconds age{0};  // by the database's clock; for people only
 };
 

@@ -67,8 +67,7 @@ void Sweep::Settle(std::span<const SweepAnswer> answers, std::chrono::millisecon
       case SweepAnswer::Verdict::kAbort:
         orders.push_back({id, false, std::nullopt, answer.inquiry.xid});
         break;
-      case SweepAnswer::Verdict::kPending:
-        break;
+      case SweepAnswer::Verdict::kPending: break;
       case SweepAnswer::Verdict::kExpired:
       case SweepAnswer::Verdict::kNotMine:
         if (const auto sighting = sightings_.find(id); sighting != sightings_.end()) {

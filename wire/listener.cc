@@ -60,8 +60,7 @@ struct Listener::Rep {
   std::thread thread;
 };
 
-Listener::Listener(ListenerOptions options,
-                   std::shared_ptr<apache::thrift::TProcessor> processor)
+Listener::Listener(ListenerOptions options, std::shared_ptr<apache::thrift::TProcessor> processor)
     : rep_(std::make_unique<Rep>()) {
   // Thrift prints each broken connection to stderr; we report what matters ourselves.
   apache::thrift::GlobalOutput.setOutputFunction([](const char*) {});
@@ -86,10 +85,10 @@ Status Listener::Start() {
       rep->server->serve();
     } catch (const TTransportException& e) {
       rep->started->Failed(Status(
-          Code::kUnavailable,
-          "cannot listen for " + rep->options.what + " on " + rep->options.host + ":" +
-              std::to_string(rep->options.port) + ": " + e.what() +
-              ". Is the port taken? Choose another, or 0 for any free one"));
+          Code::kUnavailable, "cannot listen for " + rep->options.what + " on " +
+                                  rep->options.host + ":" + std::to_string(rep->options.port) +
+                                  ": " + e.what() +
+                                  ". Is the port taken? Choose another, or 0 for any free one"));
     }
   });
   return started.get();

@@ -17,11 +17,11 @@ namespace troth {
 inline constexpr std::int32_t kMaxFrameBytes = 1 << 20;
 
 struct ListenerOptions {
-  std::string what;               // for messages: "clients", "peers", ...
-  std::string host = "127.0.0.1"; // address to bind
-  int port = 0;                   // 0: any free one
-  int max_connections = 1000;     // beyond, connections wait in the kernel unaccepted
-  int idle_ms = 300'000;          // a connection silent for so long is closed
+  std::string what;                // for messages: "clients", "peers", ...
+  std::string host = "127.0.0.1";  // address to bind
+  int port = 0;                    // 0: any free one
+  int max_connections = 1000;      // beyond, connections wait in the kernel unaccepted
+  int idle_ms = 300'000;           // a connection silent for so long is closed
 };
 
 class Listener {

@@ -28,8 +28,8 @@ class HandoverTest : public testing::Test {
       record.database = kDatabase;
       EXPECT_TRUE(state.Apply(record, 0).ok());
     }
-    coordinator_ = std::make_unique<Coordinator>(
-        CommitProtocol(options, std::move(state), 1, 0), SystemClock(), &log_, &channel_, &crew_);
+    coordinator_ = std::make_unique<Coordinator>(CommitProtocol(options, std::move(state), 1, 0),
+                                                 SystemClock(), &log_, &channel_, &crew_);
     channel_.Start(coordinator_.get());
     coordinator_->Start();
     crew_.Start(coordinator_.get(), &channel_);

@@ -90,8 +90,7 @@ class MemoryChannel : public ParticipantChannel, public AnswerSource {
     std::vector<Event> taken;
     {
       MutexLock lock(&mutex_);
-      const auto until =
-          std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+      const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
       while (answers_.empty() && !interrupted_ && changed_.WaitUntil(&mutex_, until)) {
       }
       interrupted_ = false;

@@ -29,16 +29,18 @@ class TrapTest : public testing::Test {
   explicit TrapTest(PrivateCluster cluster) : cluster_(std::move(cluster)) {}
 
   void SetUp() override {
-    cluster_.Sql("SET client_min_messages = warning; DROP TABLE IF EXISTS account CASCADE;"
-                 "CREATE TABLE account (id int PRIMARY KEY, balance int CHECK (balance >= 0));"
-                 "INSERT INTO account SELECT i, 100 FROM generate_series(1, 10) i");
+    cluster_.Sql(
+        "SET client_min_messages = warning; DROP TABLE IF EXISTS account CASCADE;"
+        "CREATE TABLE account (id int PRIMARY KEY, balance int CHECK (balance >= 0));"
+        "INSERT INTO account SELECT i, 100 FROM generate_series(1, 10) i");
     Restart();
   }
   void TearDown() override {
     table_.reset();
     manager_.reset();
     for (std::string gid; !(gid = cluster_.Sql("SELECT gid FROM pg_prepared_xacts WHERE database ="
-                                               " current_database()")).empty();) {
+                                               " current_database()"))
+                               .empty();) {
       cluster_.Sql("ROLLBACK PREPARED '" + gid + "'");
     }
   }
@@ -59,8 +61,9 @@ class TrapTest : public testing::Test {
     ASSERT_TRUE(opened.ok()) << opened.status().ToString();
     manager_ = std::move(*opened);
     instance_ = "i" + std::to_string(++lives_);
-    table_ = std::make_unique<BranchTable>(BranchTableOptions{"east", instance_, 50},
-                                           manager_.get(), SystemClock(), [this] { return ++drawn_; });
+    table_ =
+        std::make_unique<BranchTable>(BranchTableOptions{"east", instance_, 50}, manager_.get(),
+                                      SystemClock(), [this] { return ++drawn_; });
   }
 
   static std::string Id(int t) { return "main-0123456789ab.1-00000001." + std::to_string(t); }
@@ -89,7 +92,8 @@ class TrapTest : public testing::Test {
   }
   // Work that takes 1 from an account.
   std::optional<Refusal> Take(int t, int account, int work = 0) {
-    return Do(t, [&](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(account)); }, work);
+    return Do(
+        t, [&](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(account)); }, work);
   }
   static std::string TakeSql(int account) {
     return "UPDATE account SET balance = balance - 1 WHERE id = " + std::to_string(account);
@@ -135,7 +139,8 @@ class TrapTest : public testing::Test {
   FinishResult Abort(int t) { return Finish(t, false); }
 
   int Balance(int account) {
-    return std::stoi(cluster_.Sql("SELECT balance FROM account WHERE id = " + std::to_string(account)));
+    return std::stoi(
+        cluster_.Sql("SELECT balance FROM account WHERE id = " + std::to_string(account)));
   }
   int PreparedCount() { return std::stoi(cluster_.Sql("SELECT count(*) FROM pg_prepared_xacts")); }
   // Waits, watching the server, until the query says t.
@@ -148,9 +153,11 @@ class TrapTest : public testing::Test {
   }
   // Every commit waits for a standby that does not exist; or no more.
   void SetWaitForStandby(bool on) {
-    cluster_.Sql(std::string("ALTER SYSTEM SET synchronous_standby_names = '") + (on ? "nobody" : "") + "'");
+    cluster_.Sql(std::string("ALTER SYSTEM SET synchronous_standby_names = '") +
+                 (on ? "nobody" : "") + "'");
     cluster_.Sql("SELECT pg_reload_conf()");
-    Await(std::string("SELECT current_setting('synchronous_standby_names') = '") + (on ? "nobody'" : "'"));
+    Await(std::string("SELECT current_setting('synchronous_standby_names') = '") +
+          (on ? "nobody'" : "'"));
   }
 
   PrivateCluster cluster_;

@@ -10,8 +10,9 @@ TEST_F(PhaseTwo, BackendsTerminatedBeforePhaseTwo) {
   for (int t = 1; t <= 3; ++t) {
     ASSERT_FALSE(Take(t, t));
     ASSERT_TRUE(Prepared(t));
-    cluster_.Sql("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
-                 " WHERE application_name = 'troth east'");
+    cluster_.Sql(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+        " WHERE application_name = 'troth east'");
     EXPECT_EQ(Commit(t).kind, Finished::kDone);
     EXPECT_EQ(Balance(t), 99);
   }
@@ -23,7 +24,8 @@ TEST_F(PhaseTwo, BackendTerminatedInsidePhaseTwo) {
   SetWaitForStandby(true);
   EXPECT_EQ(Finish(1, true, 1).kind, Finished::kWorking);
   Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-  cluster_.Sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql(
+      "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
   SetWaitForStandby(false);
   EXPECT_EQ(Commit(1).kind, Finished::kDone) << "57P01 is no outcome: the evidence is";
   EXPECT_EQ(Balance(1), 99);
@@ -89,8 +91,8 @@ TEST_F(PhaseTwo, OneBackendKilledAndXidsUsedAgain) {
     Exec(tx, TakeSql(2));
     unprepared = tx.exec("SELECT pg_current_xact_id()")[0][0].c_str();
   }));
-  const int victim = std::stoi(cluster_.Sql(
-      "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' LIMIT 1"));
+  const int victim = std::stoi(
+      cluster_.Sql("SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' LIMIT 1"));
   ASSERT_EQ(kill(victim, SIGKILL), 0);
   cluster_.Stop();  // waits for the restart, so that what follows meets the new life
   cluster_.Start();
@@ -201,7 +203,8 @@ TEST_F(PhaseTwo, LocalisedMessages) {
                            " && localedef -i de_DE -f UTF-8 " + place + "/de_DE.UTF-8";
   if (std::system(make.c_str()) != 0) GTEST_SKIP() << "no German locale can be made here";
   setenv("LOCPATH", place.c_str(), 1);
-  cluster_ = PrivateCluster::Make("german", {{"lc_messages", "de_DE.UTF-8"}, {"max_prepared_transactions", "60"}});
+  cluster_ = PrivateCluster::Make(
+      "german", {{"lc_messages", "de_DE.UTF-8"}, {"max_prepared_transactions", "60"}});
   unsetenv("LOCPATH");
   SetUp();
   std::string message;
@@ -225,7 +228,8 @@ TEST_F(PhaseTwo, LocalisedMessages) {
   const PrepareRequest requests[] = {{Id(2), marks_[2], 1, milliseconds(10'000), instance_}};
   EXPECT_EQ(table_->Prepare(requests, milliseconds(100))[0].kind, Vote::Kind::kWorking);
   Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-  cluster_.Sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql(
+      "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
   EXPECT_EQ(Prepare(2).kind, Vote::Kind::kRefused) << "a warning is a warning in any language";
   SetWaitForStandby(false);
 }
@@ -233,8 +237,9 @@ TEST_F(PhaseTwo, LocalisedMessages) {
 TEST_F(PhaseTwo, XidsBeyond32Bits) {
   const PrivateCluster late = PrivateCluster::Make("epoch", {{"max_prepared_transactions", "60"}});
   late.Stop();
-  const std::string reset = "runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_resetwal --epoch=1 " +
-                            late.dir() + "/data > /dev/null";
+  const std::string reset =
+      "runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_resetwal --epoch=1 " + late.dir() +
+      "/data > /dev/null";
   ASSERT_EQ(std::system(reset.c_str()), 0);
   late.Start();
   cluster_ = late;
@@ -266,7 +271,8 @@ TEST_F(PhaseTwo, DatabaseRestoredFromACopyAndRunPastTheVote) {
   // The copy meets us before it has run past the vote (L13b), and again after.
   EXPECT_EQ(Finish(1, true).kind, Finished::kHazard);
   for (int i = 0; i < 50; ++i) cluster_.Sql("UPDATE account SET balance = 50 WHERE id = 1");
-  ASSERT_EQ(cluster_.Sql("SELECT pg_xact_status('" + std::to_string(lost_xid) + "'::xid8)"), "committed")
+  ASSERT_EQ(cluster_.Sql("SELECT pg_xact_status('" + std::to_string(lost_xid) + "'::xid8)"),
+            "committed")
       << "the xid now belongs to somebody else";
   const FinishResult result = Commit(1);
   EXPECT_EQ(result.kind, Finished::kHazard) << "a lost branch was taken for a committed one";
@@ -275,8 +281,9 @@ TEST_F(PhaseTwo, DatabaseRestoredFromACopyAndRunPastTheVote) {
 class FailoverTrap : public TrapTest {
  protected:
   FailoverTrap()
-      : TrapTest(PrivateCluster::Make("primary" + std::to_string(++made), {{"max_prepared_transactions", "60"},
-                                                  {"wal_level", "replica"}})),
+      : TrapTest(
+            PrivateCluster::Make("primary" + std::to_string(++made),
+                                 {{"max_prepared_transactions", "60"}, {"wal_level", "replica"}})),
         standby_(cluster_.MakeStandby("standby" + std::to_string(made))) {}
   void AwaitReplay() {
     const std::string end = cluster_.Sql("SELECT pg_current_wal_lsn()");
@@ -342,8 +349,10 @@ TEST_F(FailoverTrap, AStandbyIsRefused) {
 class StartUp : public TrapTest {
  protected:
   // Why a participant would not start on a server with these settings.
-  std::string Refusal(const std::map<std::string, std::string>& settings, const std::string& sql = "") {
-    const PrivateCluster server = PrivateCluster::Make("startup" + std::to_string(++made), settings);
+  std::string Refusal(const std::map<std::string, std::string>& settings,
+                      const std::string& sql = "") {
+    const PrivateCluster server =
+        PrivateCluster::Make("startup" + std::to_string(++made), settings);
     if (!sql.empty()) server.Sql(sql);
     PostgresOptions options = Options();
     options.conninfo = server.conninfo("postgres", sql.empty() ? "postgres" : "teller");
@@ -357,11 +366,10 @@ class StartUp : public TrapTest {
 };
 
 TEST_F(StartUp, MaxPreparedTransactions) {
-  Has(Refusal({{"max_prepared_transactions", "0"}}), "ALTER SYSTEM SET max_prepared_transactions = 50");
+  Has(Refusal({{"max_prepared_transactions", "0"}}),
+      "ALTER SYSTEM SET max_prepared_transactions = 50");
 }
-TEST_F(StartUp, Fsync) {
-  Has(Refusal({{"fsync", "off"}}), "ALTER SYSTEM SET fsync = on");
-}
+TEST_F(StartUp, Fsync) { Has(Refusal({{"fsync", "off"}}), "ALTER SYSTEM SET fsync = on"); }
 TEST_F(StartUp, FullPageWrites) {
   Has(Refusal({{"full_page_writes", "off"}}), "ALTER SYSTEM SET full_page_writes = on");
 }
@@ -370,15 +378,18 @@ TEST_F(StartUp, SynchronousCommitOffWithStandbys) {
       "ALTER SYSTEM SET synchronous_commit = on");
 }
 TEST_F(StartUp, RoleThatBecomesAnother) {
-  Has(Refusal({}, "CREATE ROLE clerk; CREATE ROLE teller LOGIN IN ROLE clerk; ALTER ROLE teller SET role = clerk"),
+  Has(Refusal({},
+              "CREATE ROLE clerk; CREATE ROLE teller LOGIN IN ROLE clerk; ALTER ROLE teller SET "
+              "role = clerk"),
       "ALTER ROLE teller RESET role");
 }
 TEST_F(StartUp, RoleThatMayNotKeepNotes) {
   Has(Refusal({}, "CREATE ROLE teller LOGIN"), "GRANT SELECT, INSERT, UPDATE ON public.troth_seen");
 }
 TEST_F(StartUp, BranchesOfAnotherRole) {
-  Has(Refusal({}, "CREATE ROLE teller LOGIN; GRANT CREATE ON SCHEMA public TO teller; COMMIT; BEGIN;"
-                  "PREPARE TRANSACTION 'troth:east:main-0123456789ab.1-00000001.1'"),
+  Has(Refusal({},
+              "CREATE ROLE teller LOGIN; GRANT CREATE ON SCHEMA public TO teller; COMMIT; BEGIN;"
+              "PREPARE TRANSACTION 'troth:east:main-0123456789ab.1-00000001.1'"),
       "Connect as postgres");
 }
 

@@ -18,8 +18,9 @@ TEST_F(Trap, PrepareOfAFailedBlockAnswersSuccess) {
 }
 
 TEST_F(Trap, DeferredConstraintFailsAtPrepare) {
-  cluster_.Sql("SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
-               "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
+  cluster_.Sql(
+      "SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
+      "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
   ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, "INSERT INTO entry VALUES (999)"); }));
   EXPECT_EQ(RefusedState(1), "23503");
   EXPECT_EQ(Abort(1).kind, Finished::kDone);
@@ -28,8 +29,9 @@ TEST_F(Trap, DeferredConstraintFailsAtPrepare) {
 }
 
 TEST_F(Trap, RefusedPrepareKeepsItsConnectionAndCleansIt) {
-  cluster_.Sql("SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
-               "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
+  cluster_.Sql(
+      "SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
+      "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
   std::string first, second, memory;
   ASSERT_FALSE(Do(1, [&](pqxx::dbtransaction& tx) {
     first = tx.exec("SELECT pg_backend_pid()")[0][0].c_str();
@@ -55,7 +57,8 @@ TEST_F(Trap, CommitByTheWork) {
 }
 
 TEST_F(Trap, CommitAndBeginByTheWork) {
-  const auto refusal = Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(1) + "; COMMIT; BEGIN"); });
+  const auto refusal =
+      Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(1) + "; COMMIT; BEGIN"); });
   EXPECT_TRUE(refusal.has_value()) << "three statements in one query, and an open block at its end";
 }
 
@@ -90,13 +93,14 @@ TEST_F(Trap, CommitInsideAProcedure) {
 }
 
 TEST_F(Trap, CommitThroughLibpqxx) {
-  EXPECT_THROW((void)Do(1, [](pqxx::dbtransaction& tx) {
-                 try {
-                   tx.commit();
-                 } catch (const pqxx::usage_error&) {
-                   throw std::runtime_error("refused, as it should be");
-                 }
-               }),
+  EXPECT_THROW((void)Do(1,
+                        [](pqxx::dbtransaction& tx) {
+                          try {
+                            tx.commit();
+                          } catch (const pqxx::usage_error&) {
+                            throw std::runtime_error("refused, as it should be");
+                          }
+                        }),
                std::runtime_error);
 }
 
@@ -140,8 +144,9 @@ TEST_F(Trap, ConnectionLostAndTheApplicationGoesOn) {
 
 TEST_F(Trap, ConnectionLostBetweenTwoPiecesOfWork) {
   ASSERT_FALSE(Take(1, 1));
-  cluster_.Sql("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
-               " WHERE application_name = 'troth east'");
+  cluster_.Sql(
+      "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+      " WHERE application_name = 'troth east'");
   EXPECT_TRUE(Take(1, 2, 1).has_value());
   EXPECT_EQ(Prepare(1).kind, Vote::Kind::kRefused);
   EXPECT_EQ(Balance(1), 100);
@@ -150,8 +155,9 @@ TEST_F(Trap, ConnectionLostBetweenTwoPiecesOfWork) {
 
 TEST_F(Trap, ConnectionLostBeforePrepare) {
   ASSERT_FALSE(Take(1, 1));
-  cluster_.Sql("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
-               " WHERE application_name = 'troth east'");
+  cluster_.Sql(
+      "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+      " WHERE application_name = 'troth east'");
   const Vote vote = Prepare(1);
   EXPECT_EQ(vote.kind, Vote::Kind::kRefused);
   EXPECT_EQ(vote.refusal.reason, Refused::kDatabaseUnavailable);
@@ -159,8 +165,9 @@ TEST_F(Trap, ConnectionLostBeforePrepare) {
 }
 
 TEST_F(Trap, SetRoleDoesNotChangeTheOwner) {
-  cluster_.Sql("DO $$BEGIN CREATE ROLE clerk; EXCEPTION WHEN duplicate_object THEN NULL; END$$;"
-               "GRANT ALL ON account TO clerk");
+  cluster_.Sql(
+      "DO $$BEGIN CREATE ROLE clerk; EXCEPTION WHEN duplicate_object THEN NULL; END$$;"
+      "GRANT ALL ON account TO clerk");
   ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) {
     Exec(tx, "SET LOCAL ROLE clerk");
     Exec(tx, TakeSql(1));
@@ -189,7 +196,8 @@ TEST_F(Trap, CancelDuringTheWaitForAStandby) {
   const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
   EXPECT_EQ(table_->Prepare(requests, milliseconds(100))[0].kind, Vote::Kind::kWorking);
   Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-  cluster_.Sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql(
+      "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
   // PREPARE answers success, with warning 01000.
   const Vote vote = Prepare(1);
   EXPECT_EQ(vote.kind, Vote::Kind::kRefused);
@@ -209,7 +217,8 @@ TEST_F(Trap, CancelDuringTheWaitForAStandbyWithWarningsHidden) {
   const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
   EXPECT_EQ(table_->Prepare(requests, milliseconds(100))[0].kind, Vote::Kind::kWorking);
   Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-  cluster_.Sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql(
+      "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
   EXPECT_EQ(Prepare(1).kind, Vote::Kind::kRefused);
   SetWaitForStandby(false);
   EXPECT_EQ(Abort(1).kind, Finished::kDone);
@@ -222,7 +231,8 @@ TEST_F(Trap, TerminatedDuringTheWaitForAStandby) {
   const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
   EXPECT_EQ(table_->Prepare(requests, milliseconds(100))[0].kind, Vote::Kind::kWorking);
   Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-  cluster_.Sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  cluster_.Sql(
+      "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
   EXPECT_EQ(Prepare(1).kind, Vote::Kind::kRefused);
   SetWaitForStandby(false);
   EXPECT_EQ(Abort(1).kind, Finished::kDone);
@@ -249,13 +259,17 @@ TEST_F(Trap, ThingsThatCannotBePrepared) {
 }
 
 TEST_F(Trap, ForeignTables) {
-  cluster_.Sql("CREATE EXTENSION IF NOT EXISTS postgres_fdw;"
-               "DROP SERVER IF EXISTS back CASCADE;"
-               "CREATE SERVER back FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '" +
-               cluster_.Sql("SHOW port") + "', dbname 'postgres');"
-               "CREATE USER MAPPING FOR postgres SERVER back OPTIONS (user 'postgres');"
-               "CREATE FOREIGN TABLE far (id int, balance int) SERVER back OPTIONS (table_name 'account')");
-  const auto write = [](pqxx::dbtransaction& tx) { Exec(tx, "UPDATE far SET balance = 1 WHERE id = 3"); };
+  cluster_.Sql(
+      "CREATE EXTENSION IF NOT EXISTS postgres_fdw;"
+      "DROP SERVER IF EXISTS back CASCADE;"
+      "CREATE SERVER back FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '" +
+      cluster_.Sql("SHOW port") +
+      "', dbname 'postgres');"
+      "CREATE USER MAPPING FOR postgres SERVER back OPTIONS (user 'postgres');"
+      "CREATE FOREIGN TABLE far (id int, balance int) SERVER back OPTIONS (table_name 'account')");
+  const auto write = [](pqxx::dbtransaction& tx) {
+    Exec(tx, "UPDATE far SET balance = 1 WHERE id = 3");
+  };
   ASSERT_FALSE(Do(1, write));
   EXPECT_EQ(RefusedState(1), "0A000");
   EXPECT_EQ(Balance(3), 100);
@@ -277,7 +291,8 @@ TEST_F(Trap, NotifyDoesNotSlipOutOfAReadOnlyBranch) {
   listener.get_notifs();
   WorkRequest read_only;
   read_only.read_only = true;
-  ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, "NOTIFY bell"); }, 0, read_only));
+  ASSERT_FALSE(Do(
+      1, [](pqxx::dbtransaction& tx) { Exec(tx, "NOTIFY bell"); }, 0, read_only));
   EXPECT_EQ(Prepare(1).kind, Vote::Kind::kReadOnly);
   EXPECT_EQ(listener.await_notification(0, 300'000), 0);
 }
@@ -285,11 +300,16 @@ TEST_F(Trap, NotifyDoesNotSlipOutOfAReadOnlyBranch) {
 TEST_F(Trap, ReadOnlyBranchSwitchedToReadWrite) {
   WorkRequest read_only;
   read_only.read_only = true;
-  const auto refusal = Do(1, [](pqxx::dbtransaction& tx) {
-    Exec(tx, "SET TRANSACTION READ WRITE");
-    Exec(tx, TakeSql(1));
-  }, 0, read_only);
-  if (!refusal) { EXPECT_EQ(Prepare(1).kind, Vote::Kind::kRefused); }
+  const auto refusal = Do(
+      1,
+      [](pqxx::dbtransaction& tx) {
+        Exec(tx, "SET TRANSACTION READ WRITE");
+        Exec(tx, TakeSql(1));
+      },
+      0, read_only);
+  if (!refusal) {
+    EXPECT_EQ(Prepare(1).kind, Vote::Kind::kRefused);
+  }
   EXPECT_EQ(Balance(1), 100);
 }
 
@@ -297,7 +317,8 @@ TEST_F(Trap, LockTimeoutComesFromTheDeadline) {
   ASSERT_FALSE(Take(1, 1));
   WorkRequest soon;
   soon.time_left = milliseconds(300);
-  const auto refusal = Do(2, [](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(1)); }, 0, soon);
+  const auto refusal = Do(
+      2, [](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(1)); }, 0, soon);
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->sqlstate, "55P03");
   EXPECT_TRUE(refusal->retryable);
@@ -320,7 +341,8 @@ TEST_F(Trap, WorkPastItsDeadlineIsCancelled) {
     std::this_thread::sleep_for(milliseconds(300));
     table_->Tick();
   });
-  const auto refusal = Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, "SELECT pg_sleep(30)"); }, 0, soon);
+  const auto refusal = Do(
+      1, [](pqxx::dbtransaction& tx) { Exec(tx, "SELECT pg_sleep(30)"); }, 0, soon);
   ticker.join();
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, Refused::kDeadline);
@@ -341,8 +363,9 @@ TEST_F(Trap, AbortReachesWorkThatWaitsForARow) {
 TEST_F(Trap, SerialisationFailure) {
   WorkRequest serialisable;
   serialisable.isolation = Isolation::kSerializable;
-  ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) { Exec(tx, "SELECT balance FROM account WHERE id = 1"); },
-                  0, serialisable));
+  ASSERT_FALSE(Do(
+      1, [](pqxx::dbtransaction& tx) { Exec(tx, "SELECT balance FROM account WHERE id = 1"); }, 0,
+      serialisable));
   cluster_.Sql(TakeSql(1));
   const auto refusal = Take(1, 1, 1);
   ASSERT_TRUE(refusal.has_value());
@@ -385,12 +408,13 @@ TEST_F(Trap, SettingsAndSessionLocksDoNotOutliveTheBranch) {
 }
 
 TEST_F(Trap, OperatorsOfTheApplicationDoNotDeceiveTheGuard) {
-  cluster_.Sql("CREATE SCHEMA IF NOT EXISTS evil;"
-               "CREATE OR REPLACE FUNCTION evil.yes(xid8, xid8) RETURNS bool LANGUAGE sql AS 'SELECT true';"
-               "CREATE OR REPLACE FUNCTION evil.yes(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true';"
-               "DROP OPERATOR IF EXISTS evil.= (xid8, xid8); DROP OPERATOR IF EXISTS evil.= (text, text);"
-               "CREATE OPERATOR evil.= (leftarg = xid8, rightarg = xid8, function = evil.yes);"
-               "CREATE OPERATOR evil.= (leftarg = text, rightarg = text, function = evil.yes)");
+  cluster_.Sql(
+      "CREATE SCHEMA IF NOT EXISTS evil;"
+      "CREATE OR REPLACE FUNCTION evil.yes(xid8, xid8) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+      "CREATE OR REPLACE FUNCTION evil.yes(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+      "DROP OPERATOR IF EXISTS evil.= (xid8, xid8); DROP OPERATOR IF EXISTS evil.= (text, text);"
+      "CREATE OPERATOR evil.= (leftarg = xid8, rightarg = xid8, function = evil.yes);"
+      "CREATE OPERATOR evil.= (leftarg = text, rightarg = text, function = evil.yes)");
   ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) {
     Exec(tx, "SET search_path = evil, pg_catalog, public");
     Exec(tx, "ROLLBACK AND CHAIN");

@@ -378,7 +378,8 @@ TEST_F(BranchTableTest, EndedIdsAreRememberedForALease) {
 }
 
 TEST_F(BranchTableTest, BoundOnBranchesInDoubt) {
-  for (const char* t : {"1", "2", "3", "4"}) EXPECT_EQ(Do(std::string("work ") + t + " k" + t), "ok");
+  for (const char* t : {"1", "2", "3", "4"})
+    EXPECT_EQ(Do(std::string("work ") + t + " k" + t), "ok");
   EXPECT_EQ(Do("open 5"), "overloaded");
   Do("prepare 1");
   EXPECT_EQ(Do("open 5"), "overloaded") << "prepared ones count";

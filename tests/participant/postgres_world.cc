@@ -13,8 +13,9 @@ namespace {
 class PostgresWorld : public ContractWorld {
  public:
   PostgresWorld() {
-    cluster_.Sql("SET client_min_messages = warning;"
-                 "CREATE TABLE IF NOT EXISTS kv (key text PRIMARY KEY, value bigint); TRUNCATE kv");
+    cluster_.Sql(
+        "SET client_min_messages = warning;"
+        "CREATE TABLE IF NOT EXISTS kv (key text PRIMARY KEY, value bigint); TRUNCATE kv");
     manager_ = Open();
   }
   ~PostgresWorld() override {

@@ -23,7 +23,8 @@ class PrivateCluster {
   static bool AnyGiven() { return std::getenv("TROTH_PG_1") != nullptr; }
   // One more, made below the same root, so that it is stopped with the others. `settings`: of
   // postgresql.conf.
-  static PrivateCluster Make(const std::string& name, const std::map<std::string, std::string>& settings) {
+  static PrivateCluster Make(const std::string& name,
+                             const std::map<std::string, std::string>& settings) {
     const std::string dir = Environment("TROTH_PG_ROOT") + "/" + name;
     return PrivateCluster(Tool("create --name " + name + " --dir " + dir + Flags(settings)), dir);
   }
@@ -36,7 +37,8 @@ class PrivateCluster {
   }
 
   // A libpq connection string.
-  std::string conninfo(const std::string& database = "postgres", const std::string& user = "postgres") const {
+  std::string conninfo(const std::string& database = "postgres",
+                       const std::string& user = "postgres") const {
     std::string text = conninfo_;
     Replace("dbname=postgres", "dbname=" + database, &text);
     Replace("user=postgres", "user=" + user, &text);
@@ -47,7 +49,9 @@ class PrivateCluster {
   // SIGKILL to the postmaster and all its children.
   void Kill() const { Tool("kill --dir " + dir_); }
   void Start() const { Tool("start --dir " + dir_); }
-  void Stop(const std::string& mode = "fast") const { Tool("stop --mode " + mode + " --dir " + dir_); }
+  void Stop(const std::string& mode = "fast") const {
+    Tool("stop --mode " + mode + " --dir " + dir_);
+  }
   void Promote() const { Tool("promote --dir " + dir_); }
 
   // Runs SQL on a connection of its own; the first value of the last statement, "" if none.
@@ -84,7 +88,8 @@ class PrivateCluster {
   static std::string Environment(const std::string& name) {
     const char* value = std::getenv(name.c_str());
     if (value == nullptr) {
-      std::fprintf(stderr, "%s is not set: run this through tests/postgres/with_clusters\n", name.c_str());
+      std::fprintf(stderr, "%s is not set: run this through tests/postgres/with_clusters\n",
+                   name.c_str());
     }
     TROTH_CHECK(value != nullptr);
     return value;

@@ -28,9 +28,8 @@ std::vector<T> Of(const Actions& actions) {
 
 std::size_t CommitRecords(const World& world) {
   return static_cast<std::size_t>(
-      std::count_if(world.handed_over().begin(), world.handed_over().end(), [](const LogRecord& r) {
-        return std::holds_alternative<CommitRecord>(r);
-      }));
+      std::count_if(world.handed_over().begin(), world.handed_over().end(),
+                    [](const LogRecord& r) { return std::holds_alternative<CommitRecord>(r); }));
 }
 
 // Whether anything among `actions` tells of a commit (law L5).
@@ -552,10 +551,14 @@ TEST(LawsAtRandom, OutcomesNeverDisagree) {
       const std::string p(1, static_cast<char>('a' + below(3)));
       std::string command;
       switch (below(15)) {
-        case 0: case 1: command = "commit " + of + " a b" + (below(2) ? "" : " wait=decided"); break;
-        case 2: case 3: case 4: command = "vote " + p + " " + of + " prepared=7" + s; break;
+        case 0:
+        case 1: command = "commit " + of + " a b" + (below(2) ? "" : " wait=decided"); break;
+        case 2:
+        case 3:
+        case 4: command = "vote " + p + " " + of + " prepared=7" + s; break;
         case 5: command = "finished " + p + " " + of + (below(3) ? "" : " working"); break;
-        case 6: case 7: command = "durable"; break;
+        case 6:
+        case 7: command = "durable"; break;
         case 8: command = "time +" + std::to_string(below(500)); break;
         case 9: command = (below(2) ? "down " : "up ") + p; break;
         case 10: command = "up a b c"; break;

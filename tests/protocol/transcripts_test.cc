@@ -56,7 +56,8 @@ TEST_P(Transcript, IsAsWritten) {
     return;
   }
   EXPECT_EQ(now, written) << "if this change is wanted: bin/transcripts_test --rewrite, and read "
-                             "the diff of " << GetParam();
+                             "the diff of "
+                          << GetParam();
 }
 
 std::vector<std::filesystem::path> Transcripts() {
@@ -82,7 +83,7 @@ INSTANTIATE_TEST_SUITE_P(All, Transcript, testing::ValuesIn(Transcripts()), Name
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const char* asked = std::getenv("TROTH_REWRITE");
-  troth::rewrite = (argc > 1 && std::string(argv[1]) == "--rewrite") ||
-                   (asked != nullptr && *asked == '1');
+  troth::rewrite =
+      (argc > 1 && std::string(argv[1]) == "--rewrite") || (asked != nullptr && *asked == '1');
   return RUN_ALL_TESTS();
 }

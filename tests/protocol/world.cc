@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <iostream>
 
-
 namespace troth {
 namespace {
 
@@ -206,10 +205,9 @@ SeenPosition World::Seen(std::string_view text) const {
   if (text.empty()) return seen;
   const auto parts = Split(text, '@');
   const auto epoch = Split(parts.at(0), '-');
-  seen.epoch = epoch.size() == 1
-                   ? lives_.at(Number(epoch[0]) - 1)
-                   : Epoch{static_cast<std::uint32_t>(Number(epoch[0])),
-                           static_cast<std::uint32_t>(Number(epoch[1], 16))};
+  seen.epoch = epoch.size() == 1 ? lives_.at(Number(epoch[0]) - 1)
+                                 : Epoch{static_cast<std::uint32_t>(Number(epoch[0])),
+                                         static_cast<std::uint32_t>(Number(epoch[1], 16))};
   seen.position = Number(parts.at(1));
   return seen;
 }
@@ -324,9 +322,9 @@ void World::CommandOfParticipants(const Words& w) {
     std::uint32_t works = 1;
     w.Set("works", &works);
     if (const std::string xid = w.Get("prepared"); !xid.empty()) {
-      e.vote = Prepared(Number(xid), works,
-                        w.Get("database").empty() ? DefaultDatabase(w[1])
-                                                  : Database(w.Get("database")));
+      e.vote =
+          Prepared(Number(xid), works,
+                   w.Get("database").empty() ? DefaultDatabase(w[1]) : Database(w.Get("database")));
     } else {
       e.vote.works = works;
       Must(w[3] == "read-only" || w[3] == "refused" || w[3] == "working");
@@ -350,7 +348,8 @@ void World::CommandOfParticipants(const Words& w) {
     Inquired e{++token_, w[1], {}, Seen(w.Get("saw"))};
     for (std::size_t i = 2; i < w.plain.size(); ++i) {
       const auto item = Split(w[i], ':');
-      e.items.push_back(InquiryItem{Id(item.at(0)), static_cast<std::uint32_t>(Number(item.at(1)))});
+      e.items.push_back(
+          InquiryItem{Id(item.at(0)), static_cast<std::uint32_t>(Number(item.at(1)))});
     }
     Feed(e);
   } else {

@@ -18,8 +18,7 @@ enum Answer : std::uint8_t { kAnswerPending, kAnswerCommit, kAnswerAbort, kOfStr
 
 }  // namespace
 
-World::World(int participants, const std::array<BranchKind, kMaxParticipants>& kinds,
-             Faults faults)
+World::World(int participants, const std::array<BranchKind, kMaxParticipants>& kinds, Faults faults)
     : participants_(participants), faults_(faults) {
   options_.coordinator_id = kCoordinator;
   options_.lease_ms = kLease;
@@ -405,7 +404,9 @@ void World::Happen(const Happening& h) {
       const bool stray = p_[h.at].stray;
       const auto xid = static_cast<std::uint32_t>(Xid(h.at, stray));
       Step(Inquired{kInquiryToken + index + (stray ? kMaxParticipants : 0),
-                    std::string(1, static_cast<char>('a' + index)), {{id_, xid}}, {}});
+                    std::string(1, static_cast<char>('a' + index)),
+                    {{id_, xid}},
+                    {}});
       break;
     }
     case Happening::kIdleOut: p_[h.at].branch = Branch::kRolledBack; break;
@@ -489,8 +490,8 @@ void World::AppendSituation(std::string* out) const {
   for (int i = 0; i < participants_; ++i) {
     const Participant& p = p_[i];
     out->push_back(static_cast<char>(p.branch));
-    out->push_back(static_cast<char>(p.stray | p.up << 1 | p.to_enroll << 2 |
-                                     p.may_crash << 4 | p.may_break << 5 | p.may_stray << 6));
+    out->push_back(static_cast<char>(p.stray | p.up << 1 | p.to_enroll << 2 | p.may_crash << 4 |
+                                     p.may_break << 5 | p.may_stray << 6));
     out->push_back(static_cast<char>(p.may_be_slow | static_cast<int>(p.kind) << 1));
   }
   for (const Message& m : network_) {
@@ -503,14 +504,23 @@ void World::AppendSituation(std::string* out) const {
 }
 
 std::string World::Describe(const Happening& h) const {
-  static constexpr const char* kNames[] = {
-      "delivered", "delivered, refused by PostgreSQL", "delivered, answered working", "lost",
-      "records become durable:", "time passes", "the client asks to commit",
-      "the client asks to abort", "connected to", "asks about its branch:",
-      "idle branch rolled back at", "connection breaks to", "crash of participant",
-      "crash of the coordinator, records kept:", "late work prepares another branch at"};
-  static constexpr const char* kMessages[] = {"prepare", "finish(commit)", "finish(abort)",
-                                              "vote", "acknowledgement", "answer"};
+  static constexpr const char* kNames[] = {"delivered",
+                                           "delivered, refused by PostgreSQL",
+                                           "delivered, answered working",
+                                           "lost",
+                                           "records become durable:",
+                                           "time passes",
+                                           "the client asks to commit",
+                                           "the client asks to abort",
+                                           "connected to",
+                                           "asks about its branch:",
+                                           "idle branch rolled back at",
+                                           "connection breaks to",
+                                           "crash of participant",
+                                           "crash of the coordinator, records kept:",
+                                           "late work prepares another branch at"};
+  static constexpr const char* kMessages[] = {"prepare", "finish(commit)",  "finish(abort)",
+                                              "vote",    "acknowledgement", "answer"};
   const std::string name = kNames[h.kind];
   if (h.kind <= Happening::kLose) {
     const Message& m = network_.at(h.at);

@@ -35,10 +35,21 @@ struct Faults {
 // One thing that happens. `at` is a participant, a message, or a number of records.
 struct Happening {
   enum Kind : std::uint8_t {
-    kDeliver, kDeliverRefused, kDeliverSlow, kLose,
-    kDurable, kTime, kClientCommits, kClientAborts,
-    kConnect, kAsk, kIdleOut,                            // up to here no fault
-    kBreak, kParticipantCrash, kCoordinatorCrash, kStray,
+    kDeliver,
+    kDeliverRefused,
+    kDeliverSlow,
+    kLose,
+    kDurable,
+    kTime,
+    kClientCommits,
+    kClientAborts,
+    kConnect,
+    kAsk,
+    kIdleOut,  // up to here no fault
+    kBreak,
+    kParticipantCrash,
+    kCoordinatorCrash,
+    kStray,
   };
   Kind kind = kTime;
   std::uint8_t at = 0;
@@ -67,22 +78,25 @@ class World {
 
  private:
   enum class Branch : std::uint8_t {
-    kActive, kPreparing, kPrepared, kCommitted, kRolledBack, kReadOnlyOver
+    kActive,
+    kPreparing,
+    kPrepared,
+    kCommitted,
+    kRolledBack,
+    kReadOnlyOver
   };
   struct Participant {
     BranchKind kind = BranchKind::kStandard;
     Branch branch = Branch::kActive;
-    bool stray = false;      // another branch, never voted, sits prepared under the GID
-    bool up = true;          // the coordinator's connection to it
+    bool stray = false;  // another branch, never voted, sits prepared under the GID
+    bool up = true;      // the coordinator's connection to it
     bool to_enroll = false;
     bool may_crash = true, may_break = true, may_stray = false;
     bool may_be_slow = true;
   };
   // Sorted in the network: what was sent has no order.
   struct Message {
-    enum Kind : std::uint8_t {
-      kPrepare, kFinishCommit, kFinishAbort, kVote, kAck, kAnswer
-    };
+    enum Kind : std::uint8_t { kPrepare, kFinishCommit, kFinishAbort, kVote, kAck, kAnswer };
     Kind kind;
     std::uint8_t participant;
     std::uint8_t what;    // ballot, Finished, answer

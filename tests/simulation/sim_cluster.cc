@@ -32,12 +32,19 @@ constexpr Profile kProfiles[] = {
     {"default", 120 * kMs, 10, 30, {1, 1, 1, 2, 5}, 0},
     {"stormy", 30 * kMs, 60, 100, {8, 8, 4, 10, 20}, 0},
     {"calm", 0, 0, 0, {0, 0, 0, 0, 0}, (1u << kFaults) - 1},
-    {"disk", 60 * kMs, 0, 0, {0, 0, 0, 0, 0},
+    {"disk",
+     60 * kMs,
+     0,
+     0,
+     {0, 0, 0, 0, 0},
      ~(Bit(kCoordinatorCrash) | Bit(kPowerLoss) | Bit(kDiskErrors) | Bit(kDiskFull))},
-    {"network", 40 * kMs, 100, 200, {0, 0, 0, 0, 0},
+    {"network",
+     40 * kMs,
+     100,
+     200,
+     {0, 0, 0, 0, 0},
      Bit(kCoordinatorCrash) | Bit(kPowerLoss) | Bit(kDiskErrors) | Bit(kDiskFull) |
-         Bit(kParticipantCrash) | Bit(kDatabaseCrash) | Bit(kDatabaseAway) |
-         Bit(kStatementFaults)},
+         Bit(kParticipantCrash) | Bit(kDatabaseCrash) | Bit(kDatabaseAway) | Bit(kStatementFaults)},
     {"retention", 60 * kMs, 20, 200, {1, 1, 1, 2, 5}, 0, 400},
 };
 const Profile* Find(const std::string& name) {
@@ -66,8 +73,8 @@ Cluster::Cluster(const Options& options)
       options_.participants > 0 ? options_.participants : 2 + static_cast<int>(Below(6));
   for (int i = 0; i < participants; ++i) {
     auto engine = std::make_shared<std::mt19937_64>(Random());
-    participants_.push_back(std::make_unique<Participant>(
-        "p" + std::to_string(i), i, &world_, [engine] { return (*engine)(); }));
+    participants_.push_back(std::make_unique<Participant>("p" + std::to_string(i), i, &world_,
+                                                          [engine] { return (*engine)(); }));
     by_name_["p" + std::to_string(i)] = i;
   }
   participant_life_.assign(participants_.size(), 0);
@@ -191,7 +198,9 @@ void Cluster::AfterCoordinator() {
   if (coordinator_->BeginFlush(false)) {
     const std::uint64_t stall = On(kDiskErrors) ? Below(4'000) : 4'000;
     const Us sync = 80 + static_cast<Us>(Below(300)) +
-                    (stall == 0 ? 1'200 * kMs : stall < 20 ? 15 * kMs : 0);
+                    (stall == 0   ? 1'200 * kMs
+                     : stall < 20 ? 15 * kMs
+                                  : 0);
     world_.In(sync, [this, life = life_] { EndFlush(life); });
   }
   const Us at = world_.now_us() +
@@ -302,10 +311,9 @@ void SimChannel::Try(ParticipantIndex index) {
     Peer& peer = self->peer(index);
     peer.trying = false;
     Participant& participant = cluster->p(peer.participant);
-    const bool reached =
-        participant.alive() &&
-        cluster->cut_off_until_[static_cast<std::size_t>(peer.participant)] <=
-            cluster->world_.now_us();
+    const bool reached = participant.alive() &&
+                         cluster->cut_off_until_[static_cast<std::size_t>(peer.participant)] <=
+                             cluster->world_.now_us();
     if (reached && participant.Fence(self->Sender())) {
       peer.up = true;
       peer.backoff = 2'000;
@@ -415,8 +423,8 @@ void SimChannel::CallFinish(ParticipantIndex index) {
           const SendFinish& s = (*list)[n];
           if (s.commit && settled == Settled::kDone) cluster->CheckApplied(i, asks[n].id);
           ++n;
-          acks->push_back(FinishArrived{s.id, s.participant, s.commit,
-                                        static_cast<Finished>(settled), ""});
+          acks->push_back(
+              FinishArrived{s.id, s.participant, s.commit, static_cast<Finished>(settled), ""});
         }
         return acks;
       },
@@ -706,7 +714,8 @@ Report Cluster::Run() {
       quiet = Quiet();
     }
   }
-  if (report_.violation.empty() && !quiet) Violation("L8: not settled 30 s after healing:" + Unsettled());
+  if (report_.violation.empty() && !quiet)
+    Violation("L8: not settled 30 s after healing:" + Unsettled());
   if (report_.violation.empty()) CheckEnd();
   report_.transactions = static_cast<std::uint64_t>(begun_);
   report_.sim_ms = static_cast<std::uint64_t>(world_.now_us() / kMs);

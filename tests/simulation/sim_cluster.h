@@ -17,18 +17,30 @@ struct Options {
   int participants = 0;  // 0: drawn
   // Faults switched off, for shrinking; bits as in kFaultNames.
   std::uint32_t without = 0;
-  bool trace = false;    // on stdout
+  bool trace = false;  // on stdout
 };
 
 enum Fault : std::uint32_t {
-  kCoordinatorCrash, kPowerLoss, kDiskErrors, kDiskFull, kParticipantCrash, kDatabaseCrash,
-  kDatabaseAway, kStatementFaults, kPartitions, kLostMessages, kDuplicates, kSlowNetwork,
-  kClientsVanish, kClientsAbort, kFaults
+  kCoordinatorCrash,
+  kPowerLoss,
+  kDiskErrors,
+  kDiskFull,
+  kParticipantCrash,
+  kDatabaseCrash,
+  kDatabaseAway,
+  kStatementFaults,
+  kPartitions,
+  kLostMessages,
+  kDuplicates,
+  kSlowNetwork,
+  kClientsVanish,
+  kClientsAbort,
+  kFaults
 };
 inline constexpr const char* kFaultNames[] = {
-    "coordinator-crash", "power-loss", "disk-errors", "disk-full", "participant-crash",
-    "database-crash", "database-away", "statement-faults", "partitions", "lost-messages",
-    "duplicates", "slow-network", "clients-vanish", "clients-abort"};
+    "coordinator-crash", "power-loss",    "disk-errors",      "disk-full",    "participant-crash",
+    "database-crash",    "database-away", "statement-faults", "partitions",   "lost-messages",
+    "duplicates",        "slow-network",  "clients-vanish",   "clients-abort"};
 
 struct Report {
   std::uint64_t transactions = 0;  // begun
@@ -36,7 +48,7 @@ struct Report {
   std::uint64_t crashes = 0;       // of any process
   std::uint64_t faults = 0;        // of any other kind
   std::uint64_t sim_ms = 0;
-  std::string violation;           // the first; empty: none
+  std::string violation;  // the first; empty: none
 };
 
 // Profiles: `default`, `calm` (no faults), `stormy` (everything more often), `disk`, `network`,

@@ -34,7 +34,8 @@ void Cluster::Begin(int client) {
     return;
   }
   const Us asked_at = world_.now_us();
-  Ask([this](ReplyToken token) {
+  Ask(
+      [this](ReplyToken token) {
         return LeaseAsked{token, static_cast<std::uint32_t>(1 + Below(20))};
       },
       [this, client, asked_at](const Action* reply) {
@@ -43,9 +44,8 @@ void Cluster::Begin(int client) {
           world_.In(static_cast<Us>(5 * kMs + Below(20 * kMs)), [this, client] { Begin(client); });
           return;
         }
-        leases_[static_cast<std::size_t>(client)] =
-            Lease{granted->epoch, granted->first, granted->first + granted->count,
-                  asked_at + kLeaseUs};
+        leases_[static_cast<std::size_t>(client)] = Lease{
+            granted->epoch, granted->first, granted->first + granted->count, asked_at + kLeaseUs};
         Begin(client);
       });
 }
@@ -186,7 +186,8 @@ void Cluster::AskCommit(int client, Tx* tx) {
   ++tx->asked;
   const bool vanish = On(kClientsVanish) && Chance(50);
   if (vanish) Count(kClientsVanish);
-  Ask([this, tx](ReplyToken token) {
+  Ask(
+      [this, tx](ReplyToken token) {
         CommitAsked e = CommitOf(*tx);
         e.token = token;
         e.deadline = RunningIn(tx->deadline - world_.now_us());
@@ -221,7 +222,8 @@ void Cluster::AskAbort(int client, Tx* tx) {
     Over(client, tx);
     return;
   }
-  Ask([tx, this](ReplyToken token) {
+  Ask(
+      [tx, this](ReplyToken token) {
         AbortAsked e{token, tx->id, CommitOf(*tx).branches, ""};
         return e;
       },
@@ -242,7 +244,8 @@ void Cluster::Unknown(int client, Tx* tx) {
         break;
       case 1:
         ++tx->asked;
-        Ask([tx, this](ReplyToken token) {
+        Ask(
+            [tx, this](ReplyToken token) {
               return OutcomeAsked{token, tx->id, coordinator_->Now() + 50};
             },
             [this, client, tx](const Action* reply) {
@@ -276,7 +279,9 @@ void Cluster::Told(const ReplyOutcome& reply) {
     case OutcomeKind::kAborted: tx.told_aborted = true; break;
     case OutcomeKind::kReadOnly: tx.told_read_only = true; break;
     case OutcomeKind::kPending: return;
-    case OutcomeKind::kExpired: Violation("L9a: " + tx.text + " expired within its retention"); return;
+    case OutcomeKind::kExpired:
+      Violation("L9a: " + tx.text + " expired within its retention");
+      return;
   }
   if (tx.told_committed && (tx.told_aborted || tx.told_read_only)) {
     Violation("L10: " + tx.text + " was told committed and something else");
@@ -304,7 +309,8 @@ void Cluster::CheckApplied(int i, const std::string& id) {
   }
   Tx& tx = *known->second;
   tx.applied_somewhere = true;
-  if (tx.told_aborted) Violation("L10: " + id + " was told aborted, and is applied at p" + std::to_string(i));
+  if (tx.told_aborted)
+    Violation("L10: " + id + " was told aborted, and is applied at p" + std::to_string(i));
   if (tx.asked == 0) Violation("L3: nobody asked to commit " + id);
   for (const ClientBranch& branch : tx.branches) {
     if (branch.read_only) continue;
@@ -336,8 +342,10 @@ void Cluster::CheckEnd() {
       Violation("L1: " + tx.text + " is applied at " + std::to_string(applied) + " of " +
                 std::to_string(writes));
     }
-    if (tx.told_committed && applied == 0) Violation("L10: " + tx.text + " was told committed and is not");
-    if (tx.told_aborted && applied > 0) Violation("L10: " + tx.text + " was told aborted and is not");
+    if (tx.told_committed && applied == 0)
+      Violation("L10: " + tx.text + " was told committed and is not");
+    if (tx.told_aborted && applied > 0)
+      Violation("L10: " + tx.text + " was told aborted and is not");
     if (applied > 0 && tx.asked == 0) Violation("L3: nobody asked to commit " + tx.text);
     applied_in_all += applied > 0 || tx.told_read_only ? 1 : 0;
   }
@@ -346,7 +354,8 @@ void Cluster::CheckEnd() {
     if (participant->heuristics() + participant->hazards() > 0) {
       Violation("L13: " + participant->name() + " saw a heuristic end or a hazard");
     }
-    if (participant->expired_or_not_mine() > 0 && wal_options_.retention.record_ms > kLeaseUs / kMs) {
+    if (participant->expired_or_not_mine() > 0 &&
+        wal_options_.retention.record_ms > kLeaseUs / kMs) {
       Violation("L9b: " + participant->name() + " keeps a branch that is expired or not mine");
     }
   }

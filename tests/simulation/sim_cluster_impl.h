@@ -102,10 +102,10 @@ struct Tx {
   std::string text, key;
   std::vector<ClientBranch> branches;
   Us deadline = 0;
-  int waiting_for = 0;   // replies to work
+  int waiting_for = 0;  // replies to work
   bool failed = false;
-  bool over = false;     // for its client
-  int asked = 0;         // times commit or outcome was asked
+  bool over = false;  // for its client
+  int asked = 0;      // times commit or outcome was asked
   bool wait_applied = true;
   bool told_committed = false, told_aborted = false, told_read_only = false;
   bool applied_somewhere = false;
@@ -227,7 +227,7 @@ class Cluster : public ReplySink {
   std::string coordinator_id_;
   std::vector<std::unique_ptr<Participant>> participants_;
   std::vector<std::uint64_t> participant_life_;
-  std::vector<Us> cut_off_until_;  // from the coordinator
+  std::vector<Us> cut_off_until_;                       // from the coordinator
   std::vector<std::pair<std::uint64_t, Us>> enrolled_;  // with which life of it, and when
   std::vector<int> beats_;
   std::vector<Epoch> secret_of_;  // the epoch whose secret it was told, for codes of votes

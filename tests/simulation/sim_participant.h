@@ -20,9 +20,9 @@ struct WorkAsk {
   std::int64_t left_ms = 0;
   std::string mark;
   bool read_only = false;
-  bool last = false;         // early prepare
-  std::string key;           // the row it adds one to
-  bool contended = false;    // and one of a few rows that all want
+  bool last = false;       // early prepare
+  std::string key;         // the row it adds one to
+  bool contended = false;  // and one of a few rows that all want
 };
 enum class Said : std::uint8_t { kPrepared = 1, kReadOnly = 2, kRefused = 3, kWorking = 4 };
 struct VoteSaid {
@@ -94,7 +94,7 @@ class Participant {
 
   bool Fence(const SenderSaid& sender);  // false: a stale epoch
   SenderSaid Seen(const std::string& coordinator) const;
-  void Told(const SenderSaid& sender);   // it answered an enrolment
+  void Told(const SenderSaid& sender);  // it answered an enrolment
   WorkSaid Work(const WorkAsk& ask);
   std::vector<VoteSaid> Prepare(const std::vector<PrepareAsk>& asks);
   std::vector<Settled> Finish(const std::vector<FinishAsk>& asks);

@@ -169,7 +169,8 @@ PrepareResult SimSession::Prepare() {
   }
   if (mark_ != options_.mark) {
     Rollback();
-    return {Kind::kRefused, {}, 0, {Refused::kInvalid, "not the block that was begun", false, "22012"}};
+    return {
+        Kind::kRefused, {}, 0, {Refused::kInvalid, "not the block that was begun", false, "22012"}};
   }
   const Fate fate = database_->fate ? database_->fate("PREPARE", options_.gid) : Fate::kNormal;
   if (fate == Fate::kLostBefore) {
@@ -247,7 +248,8 @@ void SimResourceManager::Finish(std::span<FinishItem> items, std::chrono::millis
     if (!Meet()) continue;
     auto slow = askings_left_.find(item.order.gid);
     if (slow == askings_left_.end() && database_->slowness) {
-      slow = askings_left_.emplace(item.order.gid, database_->slowness("FINISH", item.order.gid)).first;
+      slow = askings_left_.emplace(item.order.gid, database_->slowness("FINISH", item.order.gid))
+                 .first;
     }
     if (slow != askings_left_.end()) {
       if (slow->second-- > 0) {
@@ -264,7 +266,8 @@ FinishResult SimResourceManager::FinishOne(const FinishOrder& order) {
   const Fate fate = database_->fate
                         ? database_->fate(order.commit ? "COMMIT" : "ROLLBACK", order.gid)
                         : Fate::kNormal;
-  if (fate == Fate::kLostBefore) return Make(FinishResult::Kind::kWorking, "connection lost", "08006");
+  if (fate == Fate::kLostBefore)
+    return Make(FinishResult::Kind::kWorking, "connection lost", "08006");
   if (fate == Fate::kBusy) return Make(FinishResult::Kind::kWorking, "busy", "55000");
   const auto found = database_->state_.prepared.find(order.gid);
   const bool here = found != database_->state_.prepared.end();
@@ -275,13 +278,14 @@ FinishResult SimResourceManager::FinishOne(const FinishOrder& order) {
     if (other) return Make(FinishResult::Kind::kDone);
     settled = database_->Settle(order.gid, false);
   } else if (here) {
-    const bool ours = order.acquaintance == acquaintance_ ||
-                      static_cast<std::uint32_t>(found->second.xid) ==
-                          static_cast<std::uint32_t>(order.evidence->xid);
+    const bool ours =
+        order.acquaintance == acquaintance_ || static_cast<std::uint32_t>(found->second.xid) ==
+                                                   static_cast<std::uint32_t>(order.evidence->xid);
     settled = ours && database_->Settle(order.gid, true);
     if (!ours) database_->Settle(order.gid, false);  // it never voted
   }
-  if (fate == Fate::kLostAfter) return Make(FinishResult::Kind::kWorking, "connection lost", "08006");
+  if (fate == Fate::kLostAfter)
+    return Make(FinishResult::Kind::kWorking, "connection lost", "08006");
   if (settled) return Make(FinishResult::Kind::kDone);
   if (!order.evidence.has_value()) return Make(FinishResult::Kind::kDone);
   return JudgeOne(order);

@@ -36,11 +36,11 @@ class SimDatabase {
   std::map<std::string, std::uint64_t> Prepared() const;
 
   // Faults.
-  void Crash();                      // all connections end; open blocks are gone
-  void SetAway(bool away);           // nothing can connect, every connection ends
+  void Crash();             // all connections end; open blocks are gone
+  void SetAway(bool away);  // nothing can connect, every connection ends
   void SettleByHand(const std::string& gid, bool commit);
   struct State;
-  State Copy() const;                // what a backup would hold
+  State Copy() const;                   // what a backup would hold
   void RestoreFrom(const State& copy);  // crash, then an older state on the same timeline
   void FailOverTo(const State& copy);   // crash, then an older state on a timeline of its own
 

@@ -2,8 +2,8 @@
 // the byte. docs/testing.md, "The simulator".
 #include <chrono>
 #include <csignal>
-#include <ctime>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 
 #include <gflags/gflags.h>
@@ -18,7 +18,8 @@ DEFINE_uint64(seed, 1, "seed of the first run; run i uses seed + i");
 DEFINE_uint64(runs, 100, "so many runs");
 DEFINE_double(minutes, 0, "runs for so long instead of --runs");
 DEFINE_int32(transactions, 400, "transactions of a run");
-DEFINE_string(profile, "default", "what goes wrong: default, stormy, calm, disk, network, retention");
+DEFINE_string(profile, "default",
+              "what goes wrong: default, stormy, calm, disk, network, retention");
 DEFINE_bool(trace, false, "one run only; its timeline on stdout, the closing line on stderr");
 DEFINE_bool(require_marks, false, "fails when a marked path of the product was never reached");
 DEFINE_bool(shrink, true, "makes a failing run smaller while it still fails");
@@ -120,14 +121,14 @@ int Main() {
     ++missed;
     if (FLAGS_require_marks) std::cerr << "never reached: " << mark->name() << "\n";
   }
-  std::fprintf(FLAGS_trace ? stderr : stdout,
-               "simulate: runs=%llu transactions=%llu committed=%llu crashes=%llu faults=%llu "
-               "tx_per_s=%.0f marks_missed=%llu violations=%llu\n",
-               static_cast<unsigned long long>(done), static_cast<unsigned long long>(sum.transactions),
-               static_cast<unsigned long long>(sum.committed), static_cast<unsigned long long>(sum.crashes),
-               static_cast<unsigned long long>(sum.faults),
-               static_cast<double>(sum.transactions) / took, static_cast<unsigned long long>(missed),
-               static_cast<unsigned long long>(violations));
+  std::fprintf(
+      FLAGS_trace ? stderr : stdout,
+      "simulate: runs=%llu transactions=%llu committed=%llu crashes=%llu faults=%llu "
+      "tx_per_s=%.0f marks_missed=%llu violations=%llu\n",
+      static_cast<unsigned long long>(done), static_cast<unsigned long long>(sum.transactions),
+      static_cast<unsigned long long>(sum.committed), static_cast<unsigned long long>(sum.crashes),
+      static_cast<unsigned long long>(sum.faults), static_cast<double>(sum.transactions) / took,
+      static_cast<unsigned long long>(missed), static_cast<unsigned long long>(violations));
   return violations == 0 && (!FLAGS_require_marks || missed == 0) ? 0 : 1;
 }
 
