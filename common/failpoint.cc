@@ -63,13 +63,19 @@ std::optional<Point> ParseAction(std::string_view text) {
     if (!ParseWhole(text.substr(at + 1), &point.from) || point.from == 0) return std::nullopt;
     text = text.substr(0, at);
   }
-  if (text == "error") point.action = kError;
-  else if (text == "crash") point.action = kCrash;
-  else if (text == "stop") point.action = kStop;
-  else if (text == "off") point.action = kOff;
+  if (text == "error")
+    point.action = kError;
+  else if (text == "crash")
+    point.action = kCrash;
+  else if (text == "stop")
+    point.action = kStop;
+  else if (text == "off")
+    point.action = kOff;
   else if (text.starts_with("pause:") && ParseWhole(text.substr(6), &point.pause_ms) &&
-           point.pause_ms >= 0) point.action = kPause;
-  else return std::nullopt;
+           point.pause_ms >= 0)
+    point.action = kPause;
+  else
+    return std::nullopt;
   return point;
 }
 

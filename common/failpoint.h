@@ -37,6 +37,5 @@ bool Hit(const char* name);
 
 // Passes the point `name` (a literal, kebab-case). True when the caller is to take its error
 // branch: `if (TROTH_FAILPOINT("log-batch-written")) return Status(Code::kIo, ...);`
-#define TROTH_FAILPOINT(name)                                          \
-  (::troth::failpoint::armed.load(std::memory_order_relaxed) &&        \
-   ::troth::failpoint::Hit(name))
+#define TROTH_FAILPOINT(name) \
+  (::troth::failpoint::armed.load(std::memory_order_relaxed) && ::troth::failpoint::Hit(name))

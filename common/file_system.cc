@@ -56,8 +56,8 @@ class PosixFile final : public File {
     out->resize(size);
     std::size_t done = 0;
     while (done < size) {
-      const ssize_t n = ::pread(fd_.get(), out->data() + done, size - done,
-                                static_cast<off_t>(offset + done));
+      const ssize_t n =
+          ::pread(fd_.get(), out->data() + done, size - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return FromErrno(errno, "reading", path_);
       if (n == 0) break;
@@ -69,8 +69,7 @@ class PosixFile final : public File {
 
   Status Write(std::uint64_t offset, std::string_view bytes) override {
     while (!bytes.empty()) {
-      const ssize_t n =
-          ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      const ssize_t n = ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return FromErrno(errno, "writing", path_);
       if (n == 0) return Status(Code::kIo, "writing " + path_ + ": nothing was written");

@@ -119,9 +119,9 @@ bool IsPortableRoaring(std::string_view bytes) {
       return false;
     }
     const bool is_run = with_runs && (run_flags[i / 8] >> (i % 8) & 1);
-    if (is_run ? !CheckRuns(&in, cardinality)
-               : cardinality > kArrayUpTo ? !CheckBitset(&in, cardinality)
-                                          : !CheckArray(&in, cardinality)) {
+    if (is_run                     ? !CheckRuns(&in, cardinality)
+        : cardinality > kArrayUpTo ? !CheckBitset(&in, cardinality)
+                                   : !CheckArray(&in, cardinality)) {
       return false;
     }
   }
@@ -184,8 +184,8 @@ Status CommittedSet::Load(const OutcomesRecord& record) {
   const std::string_view bytes = record.bitmap;
   if (bytes.size() < kHead || LoadFixed64(bytes.data()) != 1 ||
       !IsPortableRoaring(bytes.substr(kHead))) {
-    return Status(Code::kCorrupt, "outcomes of epoch " + record.epoch.ToString() +
-                                      " are not a bitmap");
+    return Status(Code::kCorrupt,
+                  "outcomes of epoch " + record.epoch.ToString() + " are not a bitmap");
   }
   Bitmap loaded(
       roaring_bitmap_portable_deserialize_safe(bytes.data() + kHead, bytes.size() - kHead));

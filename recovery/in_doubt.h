@@ -27,9 +27,9 @@ enum class InDoubtAnswer {
   kCommitted,     // whole record: for the recorded xid commit, for any other abort
   kCommittedBit,  // committed, but no evidence is left to finish a branch by
   kAborted,
-  kPending,       // not decided, or not to be told yet: ask again
-  kExpired,       // too old to tell
-  kNotMine,       // another coordinator, an epoch never begun, or an id never reserved
+  kPending,  // not decided, or not to be told yet: ask again
+  kExpired,  // too old to tell
+  kNotMine,  // another coordinator, an epoch never begun, or an id never reserved
 };
 
 // Law L6, L9b. Every combination of Knowledge has an answer.

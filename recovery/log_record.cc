@@ -96,8 +96,7 @@ bool DecodeBody(Decoder* in, CommitRecord* r) {
   r->branches.resize(count);
   for (BranchRecord& b : r->branches) {
     if (!in->TakeVarint32(&b.participant) || !TakeDatabase(in, &b.database) ||
-        !in->TakeVarint(&b.xid) || !in->TakeVarint32(&b.timeline) ||
-        !in->TakeVarint(&b.position)) {
+        !in->TakeVarint(&b.xid) || !in->TakeVarint32(&b.timeline) || !in->TakeVarint(&b.position)) {
       return false;
     }
   }
@@ -176,8 +175,8 @@ void EncodeBody(const KeyRecord& r, std::string* out) {
 }
 
 bool DecodeBody(Decoder* in, KeyRecord* r) {
-  return in->TakeBytes(&r->key, kMaxKeyBytes) && in->TakeBool(&r->closed) &&
-         TakeId(in, &r->id) && TakeTime(in, &r->at_ms);
+  return in->TakeBytes(&r->key, kMaxKeyBytes) && in->TakeBool(&r->closed) && TakeId(in, &r->id) &&
+         TakeTime(in, &r->at_ms);
 }
 
 void EncodeBody(const GapRecord& r, std::string* out) {
@@ -287,9 +286,8 @@ std::string Text(const ReserveRecord& r) {
 
 std::string Text(const ParticipantRecord& r) {
   std::string out = "participant " + std::to_string(r.index) + " " + Quoted(r.name) +
-                    " database=" + DatabaseText(r.database) + " at=" +
-                    Quoted(r.database_address) + " peer=" + Quoted(r.peer_host) + ":" +
-                    std::to_string(r.peer_port);
+                    " database=" + DatabaseText(r.database) + " at=" + Quoted(r.database_address) +
+                    " peer=" + Quoted(r.peer_host) + ":" + std::to_string(r.peer_port);
   if (!r.certificate.empty()) out += " certificate=" + Quoted(r.certificate);
   if (r.forgotten) out += " forgotten";
   if (r.open) out += " open";
@@ -306,8 +304,7 @@ std::string Text(const KeyRecord& r) {
 }
 
 std::string Text(const GapRecord& r) {
-  return "gap " + std::to_string(r.first) + ".." + std::to_string(r.last) + " " +
-         Quoted(r.reason);
+  return "gap " + std::to_string(r.first) + ".." + std::to_string(r.last) + " " + Quoted(r.reason);
 }
 
 std::string Text(const OutcomesRecord& r) {
@@ -339,8 +336,8 @@ std::size_t EncodedSizeBound(const LogRecord& record) {
       return r.branches.size() * kBranch + r.key.size() + kMaxVarintBytes;
     }
     std::size_t operator()(const ParticipantRecord& r) const {
-      return r.name.size() + r.database_address.size() + r.certificate.size() +
-             r.peer_host.size() + 4 * kMaxVarintBytes;
+      return r.name.size() + r.database_address.size() + r.certificate.size() + r.peer_host.size() +
+             4 * kMaxVarintBytes;
     }
     std::size_t operator()(const HeuristicRecord& r) const { return r.what.size(); }
     std::size_t operator()(const KeyRecord& r) const { return r.key.size(); }

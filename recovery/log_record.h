@@ -28,7 +28,7 @@ struct DatabaseId {
 struct BranchRecord {
   ParticipantIndex participant = 0;
   DatabaseId database;
-  std::uint64_t xid = 0;       // xid8
+  std::uint64_t xid = 0;  // xid8
   std::uint32_t timeline = 0;
   std::uint64_t position = 0;  // pg_lsn at or after the PREPARE record
   bool operator==(const BranchRecord&) const = default;
@@ -78,9 +78,9 @@ struct ParticipantRecord {
   std::string certificate;  // name in its certificate; empty in plain text
   std::string peer_host;    // where phase two reaches it after a restart
   std::uint32_t peer_port = 0;
-  bool forgotten = false;   // an operator forgot it; the index is not used again
-  bool open = false;        // an operator allowed the next enrolment to bind anew
-  SeenPosition discarded;   // an operator discarded its reports up to here (law L7d)
+  bool forgotten = false;  // an operator forgot it; the index is not used again
+  bool open = false;       // an operator allowed the next enrolment to bind anew
+  SeenPosition discarded;  // an operator discarded its reports up to here (law L7d)
   bool operator==(const ParticipantRecord&) const = default;
 };
 
@@ -88,8 +88,8 @@ struct ParticipantRecord {
 struct HeuristicRecord {
   LocalId id;
   ParticipantIndex participant = 0;
-  bool hazard = false;      // true: the evidence does not tell
-  std::string what;         // for people: what was found, or what was ordered and by whom
+  bool hazard = false;          // true: the evidence does not tell
+  std::string what;             // for people: what was found, or what was ordered and by whom
   std::int64_t at_unix_ms = 0;  // wall clock, for people only
   bool operator==(const HeuristicRecord&) const = default;
 };
@@ -147,9 +147,9 @@ using LogRecord = std::variant<CommitRecord, EndRecord, EpochRecord, ReserveReco
 // Bounds of what a record may hold; whoever makes one keeps them (EncodeRecord checks).
 inline constexpr std::size_t kMaxBranches = 1024;
 inline constexpr std::size_t kMaxKeyBytes = 1024;
-inline constexpr std::size_t kMaxTextBytes = 4096;              // any other text
+inline constexpr std::size_t kMaxTextBytes = 4096;  // any other text
 inline constexpr std::size_t kMaxOutcomesBytes = 160u << 10;
-inline constexpr std::size_t kMaxRecordBytes = 192u << 10;      // of an encoded record
+inline constexpr std::size_t kMaxRecordBytes = 192u << 10;  // of an encoded record
 
 // Appends the bytes of `record` (self-delimiting).
 void EncodeRecord(const LogRecord& record, std::string* out);

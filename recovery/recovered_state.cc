@@ -164,8 +164,8 @@ Status RecoveredState::Rep::Apply(const ParticipantRecord& record) {
   }
   ParticipantRecord& known = participants[record.index];
   if (known.name != record.name) {
-    return Contradiction("participant " + std::to_string(record.index) + " is both '" +
-                         known.name + "' and '" + record.name + "'");
+    return Contradiction("participant " + std::to_string(record.index) + " is both '" + known.name +
+                         "' and '" + record.name + "'");
   }
   known = record;
   return OkStatus();
@@ -200,7 +200,8 @@ Status RecoveredState::Rep::Apply(const KeyRecord& record) {
 }
 
 Status RecoveredState::Rep::Apply(const GapRecord& record) {
-  if (record.first > record.last) return Contradiction("a gap of epochs that ends before it begins");
+  if (record.first > record.last)
+    return Contradiction("a gap of epochs that ends before it begins");
   if (std::find(gaps.begin(), gaps.end(), record) == gaps.end()) gaps.push_back(record);
   return OkStatus();
 }
@@ -326,9 +327,7 @@ const std::vector<ParticipantRecord>& RecoveredState::participants() const {
   return rep_->participants;
 }
 
-const std::vector<HeuristicRecord>& RecoveredState::heuristics() const {
-  return rep_->heuristics;
-}
+const std::vector<HeuristicRecord>& RecoveredState::heuristics() const { return rep_->heuristics; }
 
 bool RecoveredState::Retain(std::int64_t running_ms, const LocalId& lease_line,
                             const Retention& retention) {

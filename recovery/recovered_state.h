@@ -59,8 +59,8 @@ class RecoveredState {
   // ---- Epochs, oldest first.
   struct EpochInfo {
     Epoch epoch;
-    std::uint64_t reserve_end = 0;    // sequences below may have been leased
-    std::uint64_t previous_end = 0;   // last batch of the epoch before
+    std::uint64_t reserve_end = 0;   // sequences below may have been leased
+    std::uint64_t previous_end = 0;  // last batch of the epoch before
   };
   const std::vector<EpochInfo>& epochs() const;
   const EpochInfo* FindEpoch(const Epoch& epoch) const;  // valid until Apply

@@ -152,8 +152,8 @@ struct Wal::Rep {
   LocalId lease_line TROTH_GUARDED_BY(mu);
   std::uint64_t checkpoint TROTH_GUARDED_BY(mu) = 0;
   std::uint64_t checkpoint_bytes TROTH_GUARDED_BY(mu) = 0;
-  std::uint64_t growth TROTH_GUARDED_BY(mu) = 0;     // of the segment in use, and what waits
-  std::uint64_t reserve TROTH_GUARDED_BY(mu) = 0;    // room for a checkpoint, for sure
+  std::uint64_t growth TROTH_GUARDED_BY(mu) = 0;   // of the segment in use, and what waits
+  std::uint64_t reserve TROTH_GUARDED_BY(mu) = 0;  // room for a checkpoint, for sure
   bool has_spare_segment TROTH_GUARDED_BY(mu) = false;
   bool disk_full TROTH_GUARDED_BY(mu) = false;
   std::int64_t retry_at_ms TROTH_GUARDED_BY(mu) = 0;
@@ -163,10 +163,16 @@ struct Wal::Rep {
 
 Wal::Rep::Rep(Clock* clock_in, FileSystem* fs_in, std::string directory_in,
               const WalOptions& options_in, OpenedLog opened)
-    : clock(clock_in), fs(fs_in), directory(std::move(directory_in)), options(options_in),
-      coordinator_id(std::move(opened.coordinator_id)), warnings(std::move(opened.warnings)),
-      opened_running_ms(opened.running_ms), opened_ms(clock_in->NowMs()),
-      lock(std::move(opened.lock)), files(std::move(opened.files)) {
+    : clock(clock_in),
+      fs(fs_in),
+      directory(std::move(directory_in)),
+      options(options_in),
+      coordinator_id(std::move(opened.coordinator_id)),
+      warnings(std::move(opened.warnings)),
+      opened_running_ms(opened.running_ms),
+      opened_ms(clock_in->NowMs()),
+      lock(std::move(opened.lock)),
+      files(std::move(opened.files)) {
   const MutexLock guard(&mu);
   current = std::move(opened.segment);
   last_checksum = opened.last_checksum;
@@ -245,8 +251,8 @@ std::optional<FlushJob> Wal::BeginFlush(bool mark) {
     if (r.pending_sizes.empty() && r.ahead.empty()) return std::nullopt;  // a mark can wait
     r.Rotate();
   }
-  const std::uint64_t limit = std::min<std::uint64_t>(MaxBatchBytes(r.options.segment_bytes),
-                                                      r.current.bytes - r.position);
+  const std::uint64_t limit =
+      std::min<std::uint64_t>(MaxBatchBytes(r.options.segment_bytes), r.current.bytes - r.position);
   FlushJob job;
   std::uint64_t bytes = kBatchHeaderBytes;
   std::uint32_t records = 0;
@@ -506,8 +512,8 @@ Status Wal::Rep::Compact() {
   const Status made = files->MakeCheckpoint(
       head, state, files->SizeOf(spare) > 0 ? spare : std::string(), between, &used);
   if (made.code() == Code::kNoSpace) {
-    const Status back = files->Rename(
-        WalFiles::TemporaryName(WalFileKind::kCheckpoint, last.number), spare);
+    const Status back =
+        files->Rename(WalFiles::TemporaryName(WalFileKind::kCheckpoint, last.number), spare);
     if (!back.ok() && back.code() != Code::kNotFound) return back;
     const MutexLock guard(&mu);
     compaction_retry_at_ms = clock->NowMs() + options.retry_ms;
@@ -530,9 +536,8 @@ Status Wal::Rep::PublishCheckpoint(std::uint64_t number, std::uint64_t used) {
   const std::string old_name = WalFileName(WalFileKind::kCheckpoint, old);
   TROTH_RETURN_IF_ERROR(files->Rename(old_name, std::string(kSpareCheckpointName)));
   if (TROTH_FAILPOINT("checkpoint-old-removed")) return Status(Code::kIo, "failpoint");
-  const std::uint64_t room =
-      std::min(files->SizeOf(std::string(kSpareCheckpointName)),
-               files->SizeOf(WalFileName(WalFileKind::kCheckpoint, number)));
+  const std::uint64_t room = std::min(files->SizeOf(std::string(kSpareCheckpointName)),
+                                      files->SizeOf(WalFileName(WalFileKind::kCheckpoint, number)));
   const MutexLock guard(&mu);
   checkpoint = number;
   checkpoint_bytes = used;
@@ -560,8 +565,8 @@ Result<std::string> Wal::Init(FileSystem* fs, const std::string& directory,
 Result<std::unique_ptr<Wal>> Wal::Open(FileSystem* fs, Clock* clock, const std::string& directory,
                                        const WalOptions& options, RecoveredState* state) {
   TROTH_RETURN_IF_ERROR(CheckOptions(options));
-  Result<OpenedLog> opened = OpenLog(fs, directory, options.segment_bytes, options.retention,
-                                     options.random, state);
+  Result<OpenedLog> opened =
+      OpenLog(fs, directory, options.segment_bytes, options.retention, options.random, state);
   if (!opened.ok()) return opened.status();
   return std::unique_ptr<Wal>(
       new Wal(std::make_unique<Rep>(clock, fs, directory, options, *std::move(opened))));

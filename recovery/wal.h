@@ -23,7 +23,7 @@ struct WalOptions {
   std::int64_t idle_mark_ms = 1000;        // quiet time after which a mark is due
   std::int64_t retry_ms = 500;             // between attempts to get disk space
   Retention retention;
-  std::function<std::uint64_t()> random;   // empty: the system's
+  std::function<std::uint64_t()> random;  // empty: the system's
 };
 inline constexpr std::uint64_t kMinSegmentBytes = 32u << 10;
 
@@ -55,8 +55,7 @@ class Wal {
   // drawn now. kExists when a log is there already; kInvalid for a name that is none.
   // Durable on return. The coordinator id is returned.
   static Result<std::string> Init(FileSystem* fs, const std::string& directory,
-                                  const std::string& coordinator_name,
-                                  const WalOptions& options);
+                                  const std::string& coordinator_name, const WalOptions& options);
 
   // Locks the directory, replays the log into `*state` (fresh), rewrites what it read as a
   // checkpoint and a new segment, syncs these, and only then returns (law L15). Damage that a
@@ -64,8 +63,8 @@ class Wal {
   // offset and cause, and nothing on disk is changed. kRefused: another process holds the lock.
   // kNotFound: no log there; the message says how to make one. `clock` and `fs` outlive it.
   static Result<std::unique_ptr<Wal>> Open(FileSystem* fs, Clock* clock,
-                                           const std::string& directory,
-                                           const WalOptions& options, RecoveredState* state);
+                                           const std::string& directory, const WalOptions& options,
+                                           RecoveredState* state);
   ~Wal();
   Wal(const Wal&) = delete;
   Wal& operator=(const Wal&) = delete;
@@ -113,11 +112,11 @@ class Wal {
   struct Stats {
     std::uint64_t batches = 0, records = 0, record_bytes = 0, marks = 0;  // of this life
     std::uint64_t compactions = 0;
-    std::uint64_t segment = 0;           // number in use
-    std::uint64_t closed_segments = 0;   // waiting for compaction
+    std::uint64_t segment = 0;          // number in use
+    std::uint64_t closed_segments = 0;  // waiting for compaction
     std::uint64_t checkpoint_bytes = 0;
     std::uint64_t room_bytes = 0;
-    bool disk_full = false;              // the last attempt to get space failed
+    bool disk_full = false;  // the last attempt to get space failed
   };
   Stats stats() const;
 

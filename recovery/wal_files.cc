@@ -88,7 +88,8 @@ class CheckpointWriter {
 }  // namespace
 
 WalFiles::WalFiles(FileSystem* fs, std::string directory, std::function<std::uint64_t()> random)
-    : fs_(fs), directory_(std::move(directory)),
+    : fs_(fs),
+      directory_(std::move(directory)),
       random_(random ? std::move(random) : SystemRandom) {}
 
 std::string WalFiles::TemporaryName(WalFileKind kind, std::uint64_t number) {

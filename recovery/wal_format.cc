@@ -22,7 +22,7 @@ constexpr std::size_t kHeaderCrcAt = 12;  // of all other bytes of the block
 constexpr std::size_t kFieldsAt = 16;
 
 // Offsets in the header of a batch.
-constexpr std::size_t kBatchCrcAt = 4;     // of [kNumberAt, kBatchHeaderBytes)
+constexpr std::size_t kBatchCrcAt = 4;  // of [kNumberAt, kBatchHeaderBytes)
 constexpr std::size_t kNumberAt = 8;
 constexpr std::size_t kRunningAt = 16;
 constexpr std::size_t kRecordBytesAt = 24;
@@ -62,8 +62,7 @@ std::optional<std::uint64_t> ParseWalFileName(WalFileKind kind, std::string_view
   if (!name.starts_with(PrefixOf(kind))) return std::nullopt;
   const std::string_view digits = name.substr(PrefixOf(kind).size());
   std::uint64_t number = 0;
-  const auto [end, error] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
   if (error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
   if (WalFileName(kind, number) != name) return std::nullopt;
   return number;
@@ -152,9 +151,8 @@ BatchCheck CheckBatch(std::uint32_t seed, std::string_view bytes, BatchHeader* h
   if (CheckBatchHeader(seed, bytes, header) == BatchCheck::kNone) return BatchCheck::kNone;
   const std::uint64_t extent = BatchExtent(header->record_bytes);
   if (extent > bytes.size()) return BatchCheck::kHeaderOnly;
-  return BatchChecksum(seed, bytes.substr(0, extent)) == header->checksum
-             ? BatchCheck::kValid
-             : BatchCheck::kHeaderOnly;
+  return BatchChecksum(seed, bytes.substr(0, extent)) == header->checksum ? BatchCheck::kValid
+                                                                          : BatchCheck::kHeaderOnly;
 }
 
 bool IsAllZero(std::string_view bytes) {

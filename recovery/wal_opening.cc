@@ -98,8 +98,8 @@ Status Rewrite(FileSystem* fs, const std::string& directory, const WalEnd& end,
   Leftovers left = FindLeftovers(*listing, end.checkpoint);
 
   log->checkpoint = end.last_segment;
-  const CheckpointHead head{end.coordinator_id, log->checkpoint, end.last_batch,
-                            end.last_checksum, log->running_ms};
+  const CheckpointHead head{end.coordinator_id, log->checkpoint, end.last_batch, end.last_checksum,
+                            log->running_ms};
   const std::string old_checkpoint = TakeSource(files, 0, &left.checkpoints);
   Forget(WalFiles::TemporaryName(WalFileKind::kCheckpoint, head.number), &left.checkpoints);
   TROTH_RETURN_IF_ERROR(
@@ -181,9 +181,9 @@ Result<std::string> InitLog(FileSystem* fs, const std::string& directory,
   return id;
 }
 
-Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory,
-                          std::uint64_t segment_bytes, const Retention& retention,
-                          std::function<std::uint64_t()> random, RecoveredState* state) {
+Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uint64_t segment_bytes,
+                          const Retention& retention, std::function<std::uint64_t()> random,
+                          RecoveredState* state) {
   Result<WalListing> listing = ListWal(fs, directory);
   if (!listing.ok()) return listing.status();
   OpenedLog log;

@@ -27,8 +27,8 @@ struct OpenedLog {
   std::unique_ptr<FileLock> lock;
   std::unique_ptr<WalFiles> files;
   std::string coordinator_id;
-  SegmentFile segment;             // the new one, empty
-  std::uint64_t checkpoint = 0;    // number of the new one
+  SegmentFile segment;           // the new one, empty
+  std::uint64_t checkpoint = 0;  // number of the new one
   std::uint64_t checkpoint_bytes = 0;
   std::uint64_t last_batch = 0;
   std::uint32_t last_checksum = 0;
@@ -42,8 +42,8 @@ Result<std::string> InitLog(FileSystem* fs, const std::string& directory,
                             std::uint64_t reserve_bytes, std::function<std::uint64_t()> random);
 
 // As Wal::Open. `*state` is fresh.
-Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory,
-                          std::uint64_t segment_bytes, const Retention& retention,
-                          std::function<std::uint64_t()> random, RecoveredState* state);
+Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uint64_t segment_bytes,
+                          const Retention& retention, std::function<std::uint64_t()> random,
+                          RecoveredState* state);
 
 }  // namespace troth

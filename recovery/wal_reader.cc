@@ -42,8 +42,8 @@ class LogReading {
 
   std::string Path(std::string_view name) const { return JoinPath(directory_, name); }
   Status Refuse(std::string_view name, std::uint64_t offset, std::string_view cause) const {
-    return Status(Code::kCorrupt, Path(name) + ", offset " + std::to_string(offset) + ": " +
-                                      std::string(cause));
+    return Status(Code::kCorrupt,
+                  Path(name) + ", offset " + std::to_string(offset) + ": " + std::string(cause));
   }
 
   FileSystem* const fs_;
@@ -57,8 +57,9 @@ Result<WalEnd> LogReading::Run(std::uint64_t through) {
   if (!listing.ok()) return listing.status();
   if (listing->empty()) {
     return Status(Code::kNotFound,
-                  directory_ + " holds no log. Is the volume mounted? If this is to be a new "
-                               "coordinator, run init first");
+                  directory_ +
+                      " holds no log. Is the volume mounted? If this is to be a new "
+                      "coordinator, run init first");
   }
   if (listing->checkpoints.empty()) {
     return Refuse(WalFileName(WalFileKind::kCheckpoint, 0), 0,
@@ -155,8 +156,9 @@ Result<LogReading::Segment> LogReading::LoadSegment(std::uint64_t number) {
   if (!header.ok()) return Refuse(segment.name, 0, header.status().message());
   if (header->number != number) return Refuse(segment.name, 0, "the header names another segment");
   if (header->coordinator_id != end_.coordinator_id) {
-    return Refuse(segment.name, 0, "of another coordinator, " + header->coordinator_id +
-                                       "; the checkpoint is of " + end_.coordinator_id);
+    return Refuse(segment.name, 0,
+                  "of another coordinator, " + header->coordinator_id + "; the checkpoint is of " +
+                      end_.coordinator_id);
   }
   if (header->file_bytes != segment.bytes.size()) {
     return Refuse(segment.name, std::min<std::uint64_t>(segment.bytes.size(), header->file_bytes),
@@ -177,13 +179,14 @@ Result<std::uint64_t> LogReading::ReplaySegment(const Segment& segment) {
     if (header.number != end_.last_batch + 1 || header.previous != end_.last_checksum) {
       return Refuse(segment.name, offset,
                     "batch " + std::to_string(header.number) + " does not follow batch " +
-                        std::to_string(end_.last_batch) + ": batches or a file are missing, "
+                        std::to_string(end_.last_batch) +
+                        ": batches or a file are missing, "
                         "or files of two lives were mixed");
     }
     if (check != BatchCheck::kValid) break;
     const std::uint64_t extent = BatchExtent(header.record_bytes);
-    TROTH_RETURN_IF_ERROR(ApplyBatch(BatchPlace{segment.name, offset, false}, header,
-                                     bytes.substr(offset, extent)));
+    TROTH_RETURN_IF_ERROR(
+        ApplyBatch(BatchPlace{segment.name, offset, false}, header, bytes.substr(offset, extent)));
     end_.last_batch = header.number;
     end_.last_checksum = header.checksum;
     offset += extent;
@@ -208,8 +211,7 @@ Status LogReading::RefuseIfValidBatch(const Segment& segment, std::uint64_t from
 Status LogReading::JudgeDamage(const Segment& segment, std::uint64_t offset,
                                const std::vector<std::uint64_t>& later) {
   const std::string_view bytes = segment.bytes;
-  TROTH_RETURN_IF_ERROR(
-      RefuseIfValidBatch(segment, offset + kBlockBytes, segment.name, offset));
+  TROTH_RETURN_IF_ERROR(RefuseIfValidBatch(segment, offset + kBlockBytes, segment.name, offset));
   for (const std::uint64_t number : later) {
     const Result<Segment> next = LoadSegment(number);
     if (!next.ok()) return next.status();

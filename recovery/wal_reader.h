@@ -53,9 +53,9 @@ struct WalEnd {
   std::uint64_t last_segment = 0;      // highest number there is
   std::uint64_t last_batch = 0;
   std::uint32_t last_checksum = 0;
-  std::int64_t running_ms = 0;         // of the last batch
-  std::uint64_t records = 0;           // in all, checkpoint included
-  std::string cut;                     // what was cut off the end, for people; empty: nothing
+  std::int64_t running_ms = 0;  // of the last batch
+  std::uint64_t records = 0;    // in all, checkpoint included
+  std::string cut;              // what was cut off the end, for people; empty: nothing
 };
 
 // Reads the newest checkpoint and the segments after it, up to `through` (kWholeLog: all; the

@@ -131,8 +131,7 @@ void WholeRecords::Add(const LocalId& id, std::int64_t decided_ms, std::string_v
   const std::uint64_t position = front_ + queue_.size();
   const char* data = Store(bytes);
   chunks_.back().last = position;
-  queue_.push_back(
-      Slot{id, decided_ms, data, static_cast<std::uint32_t>(bytes.size()), false});
+  queue_.push_back(Slot{id, decided_ms, data, static_cast<std::uint32_t>(bytes.size()), false});
   index_.Add(id, position);
   bytes_ += bytes.size() + kOverheadBytes;
 }
@@ -177,8 +176,7 @@ void WholeRecords::PopFront() {
   ++front_;
 }
 
-void WholeRecords::Forget(const LocalId& id, std::uint64_t position, std::size_t size,
-                          bool ended) {
+void WholeRecords::Forget(const LocalId& id, std::uint64_t position, std::size_t size, bool ended) {
   index_.Remove(id, position);
   bytes_ -= size + kOverheadBytes;
   if (!ended) return;
@@ -186,9 +184,8 @@ void WholeRecords::Forget(const LocalId& id, std::uint64_t position, std::size_t
   ended_bytes_ -= size + kOverheadBytes;
 }
 
-bool WholeRecords::DropAside(
-    const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
-    std::uint64_t ended_bytes_limit) {
+bool WholeRecords::DropAside(const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
+                             std::uint64_t ended_bytes_limit) {
   if (aside_ended_.empty()) return false;
   const auto it = aside_.find(aside_ended_.front());
   const Aside& aside = it->second;
@@ -199,9 +196,8 @@ bool WholeRecords::DropAside(
   return true;
 }
 
-bool WholeRecords::DropOne(
-    const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
-    std::uint64_t ended_bytes_limit) {
+bool WholeRecords::DropOne(const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
+                           std::uint64_t ended_bytes_limit) {
   if (DropAside(may_drop, ended_bytes_limit)) return true;
   if (queue_.empty()) return false;
   const Slot slot = queue_.front();

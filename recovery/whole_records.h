@@ -114,12 +114,12 @@ class WholeRecords final : private PositionIndex::Ids {
                  std::uint64_t ended_bytes_limit);
   void Forget(const LocalId& id, std::uint64_t position, std::size_t size, bool ended);
 
-  std::deque<Slot> queue_;       // positions from front_ on
+  std::deque<Slot> queue_;  // positions from front_ on
   std::uint64_t front_ = 0;
-  std::deque<Chunk> chunks_;     // bytes of the queue
-  std::size_t chunk_used_ = 0;   // of chunks_.back()
-  std::map<std::uint64_t, Aside> aside_;       // by position, all below front_
-  std::deque<std::uint64_t> aside_ended_;      // in the order in which they ended
+  std::deque<Chunk> chunks_;               // bytes of the queue
+  std::size_t chunk_used_ = 0;             // of chunks_.back()
+  std::map<std::uint64_t, Aside> aside_;   // by position, all below front_
+  std::deque<std::uint64_t> aside_ended_;  // in the order in which they ended
   PositionIndex index_;
   std::size_t ended_ = 0;
   std::uint64_t bytes_ = 0;

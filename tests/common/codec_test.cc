@@ -21,8 +21,10 @@ TEST(CodecTest, Crc32cContinuesItsSeed) {
 }
 
 TEST(CodecTest, ValuesComeBack) {
-  const std::uint64_t values[] = {0, 1, 127, 128, 16383, 16384, 0xffffffff, 0x100000000,
-                                  std::numeric_limits<std::uint64_t>::max()};
+  const std::uint64_t values[] = {
+      0,          1,           127,
+      128,        16383,       16384,
+      0xffffffff, 0x100000000, std::numeric_limits<std::uint64_t>::max()};
   std::string bytes;
   for (const std::uint64_t v : values) {
     PutVarint(v, &bytes);
@@ -63,7 +65,9 @@ TEST(CodecTest, AVarintHasOneForm) {
 }
 
 TEST(CodecTest, AFailedDecoderStaysFailed) {
-  Decoder decoder("\x05" "abc");
+  Decoder decoder(
+      "\x05"
+      "abc");
   std::string text;
   std::uint8_t byte;
   EXPECT_FALSE(decoder.TakeBytes(&text, 100));
@@ -73,7 +77,9 @@ TEST(CodecTest, AFailedDecoderStaysFailed) {
 
 TEST(CodecTest, LimitsAndBooleansAreChecked) {
   std::string text;
-  EXPECT_FALSE(Decoder("\x03" "abc").TakeBytes(&text, 2));
+  EXPECT_FALSE(Decoder("\x03"
+                       "abc")
+                   .TakeBytes(&text, 2));
   bool flag;
   EXPECT_FALSE(Decoder("\x02").TakeBool(&flag));
   std::uint32_t narrow;

@@ -6,7 +6,8 @@ namespace troth {
 namespace {
 
 TEST(TransactionIdTest, TheLongestFitsAndComesBack) {
-  TransactionId id{std::string(16, 'a') + "-0123456789ab", {{4294967295u, 0xffffffffu}, kMaxSequence}};
+  TransactionId id{std::string(16, 'a') + "-0123456789ab",
+                   {{4294967295u, 0xffffffffu}, kMaxSequence}};
   const std::string text = id.ToString();
   EXPECT_LE(text.size(), kMaxTransactionIdBytes);
   auto parsed = TransactionId::Parse(text);

@@ -19,9 +19,9 @@ Knowledge FromBits(unsigned bits) {
 
 std::string Text(const Knowledge& k) {
   return std::string("ours=") + (k.ours ? "1" : "0") + " begun=" + (k.epoch_begun ? "1" : "0") +
-         " current=" + (k.epoch_current ? "1" : "0") + " reserved=" +
-         (k.below_reserve ? "1" : "0") + " whole=" + (k.whole_record ? "1" : "0") + " bit=" +
-         (k.committed_bit ? "1" : "0") + " below_line=" + (k.below_line ? "1" : "0") +
+         " current=" + (k.epoch_current ? "1" : "0") +
+         " reserved=" + (k.below_reserve ? "1" : "0") + " whole=" + (k.whole_record ? "1" : "0") +
+         " bit=" + (k.committed_bit ? "1" : "0") + " below_line=" + (k.below_line ? "1" : "0") +
          " in_flight=" + (k.in_flight ? "1" : "0") + " lease_live=" + (k.lease_live ? "1" : "0") +
          " aborted=" + (k.aborted ? "1" : "0") + " log_whole=" + (k.log_whole ? "1" : "0");
 }
@@ -31,7 +31,7 @@ std::string Text(const Knowledge& k) {
 using Answer = InDoubtAnswer;
 using Answers = std::set<Answer>;
 const Answers kAll = {Answer::kCommitted, Answer::kCommittedBit, Answer::kAborted,
-                      Answer::kPending, Answer::kExpired, Answer::kNotMine};
+                      Answer::kPending,   Answer::kExpired,      Answer::kNotMine};
 
 Answers Without(Answers set, const Answers& taken) {
   for (const Answer answer : taken) set.erase(answer);

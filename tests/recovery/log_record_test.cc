@@ -19,11 +19,10 @@ std::vector<LogRecord> EveryType() {
   constexpr auto kMax64 = ~std::uint64_t{0};
   CommitRecord big = TestCommit(5, 0, std::string(kMaxKeyBytes, 'k'));
   big.id = LocalId{{kMax32, kMax32}, kMax64};
-  big.branches.assign(kMaxBranches,
-                      BranchRecord{kMax32, {kMax64, kMax32}, kMax64, kMax32, kMax64});
+  big.branches.assign(kMaxBranches, BranchRecord{kMax32, {kMax64, kMax32}, kMax64, kMax32, kMax64});
   records.push_back(big);
-  records.push_back(HeuristicRecord{big.id, kMax32, false, std::string(kMaxTextBytes, 'w'),
-                                    INT64_MAX});
+  records.push_back(
+      HeuristicRecord{big.id, kMax32, false, std::string(kMaxTextBytes, 'w'), INT64_MAX});
   records.push_back(OutcomesRecord{big.id.epoch, std::string(kMaxOutcomesBytes, 'b')});
   records.push_back(CommitRecord());
   return records;

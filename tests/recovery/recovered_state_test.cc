@@ -67,17 +67,18 @@ TEST_F(RecoveredStateTest, ContradictionsAreRefusedAndChangeNothing) {
   ParticipantRecord skipping;
   skipping.index = 5;
   const std::vector<LogRecord> contradictions = {
-      other,                                   // another decision of an id
-      TestCommit(9, 1, "order-17"),            // a key that a live commit bears
-      TestCommit(1'000'000),                   // never reserved
-      CommitRecord{{{9, 9}, 1}, {}, ""},       // an epoch never begun
-      EndRecord{TestId(77)},                   // an end without a commit
-      EpochRecord{{1, 0xe2}, 0},               // the same number, another life
-      EpochRecord{kTestEpoch, 5},              // the same life, another beginning
+      other,                              // another decision of an id
+      TestCommit(9, 1, "order-17"),       // a key that a live commit bears
+      TestCommit(1'000'000),              // never reserved
+      CommitRecord{{{9, 9}, 1}, {}, ""},  // an epoch never begun
+      EndRecord{TestId(77)},              // an end without a commit
+      EpochRecord{{1, 0xe2}, 0},          // the same number, another life
+      EpochRecord{kTestEpoch, 5},         // the same life, another beginning
       EpochRecord{{0, 1}, 0},
       ReserveRecord{{9, 9}, 10},
-      renamed, skipping,
-      KeyRecord{"x", false, LocalId(), 0},     // neither closed nor taken
+      renamed,
+      skipping,
+      KeyRecord{"x", false, LocalId(), 0},  // neither closed nor taken
       GapRecord{3, 2, ""},
       OutcomesRecord{kTestEpoch, "garbage"},
       OutcomesRecord{{9, 9}, ""},
@@ -316,10 +317,10 @@ TEST(CommittedSetTest, DenseOutcomesCostABitOrLess) {
 TEST(CommittedSetTest, DamagedBitmapsAreRefusedOrWellFormed) {
   CommittedSet set;
   std::mt19937_64 random(15);
-  for (std::uint64_t i = 0; i < 200; ++i) set.Add(LocalId{{1, 1}, i});                // a run
-  for (std::uint64_t i = 0; i < 300; ++i) set.Add(LocalId{{1, 1}, 65536 + i * 7});    // an array
+  for (std::uint64_t i = 0; i < 200; ++i) set.Add(LocalId{{1, 1}, i});              // a run
+  for (std::uint64_t i = 0; i < 300; ++i) set.Add(LocalId{{1, 1}, 65536 + i * 7});  // an array
   for (std::uint64_t i = 0; i < 9000; ++i) {
-    set.Add(LocalId{{1, 1}, 131072 + random() % 65536});                              // a bitset
+    set.Add(LocalId{{1, 1}, 131072 + random() % 65536});  // a bitset
   }
   OutcomesRecord record;
   set.ForEachRecord([&](const OutcomesRecord& r) { record = r; });

@@ -50,10 +50,10 @@ std::vector<LogRecord> OneOfEach() {
   participant.peer_port = 7002;
   HeuristicRecord heuristic{TestId(3), 0, true, "committed behind our back", 1'700'000'000'000};
   std::vector<LogRecord> records = Prologue();
-  records.insert(records.end(),
-                 {participant, TestCommit(3), TestCommit(4, 1, "order-17"), EndRecord{TestId(3)},
-                  heuristic, KeyRecord{"order-18", true, LocalId(), 0},
-                  GapRecord{5, 7, "restored on Monday"}});
+  records.insert(
+      records.end(),
+      {participant, TestCommit(3), TestCommit(4, 1, "order-17"), EndRecord{TestId(3)}, heuristic,
+       KeyRecord{"order-18", true, LocalId(), 0}, GapRecord{5, 7, "restored on Monday"}});
   return records;
 }
 
@@ -75,8 +75,7 @@ Status WalHarness::Open() {
   wal_.reset();
   state_ = std::make_unique<RecoveredState>();
   life_base_ = appended_.size();
-  Result<std::unique_ptr<Wal>> wal =
-      Wal::Open(&fs_, &clock_, directory(), options_, state_.get());
+  Result<std::unique_ptr<Wal>> wal = Wal::Open(&fs_, &clock_, directory(), options_, state_.get());
   if (!wal.ok()) return wal.status();
   wal_ = *std::move(wal);
   return OkStatus();

@@ -218,8 +218,7 @@ TEST(WalTest, ALockedDirectoryIsRefused) {
   WalHarness h;
   h.Start();
   RecoveredState state;
-  const auto second =
-      Wal::Open(&h.fs(), &h.clock(), WalHarness::directory(), h.options(), &state);
+  const auto second = Wal::Open(&h.fs(), &h.clock(), WalHarness::directory(), h.options(), &state);
   EXPECT_EQ(second.status().code(), Code::kRefused);
   EXPECT_EQ(Wal::Init(&h.fs(), WalHarness::directory(), "bank", h.options()).status().code(),
             Code::kExists);
@@ -439,7 +438,10 @@ TEST(WalTest, AFailedSyncIsDeathAndWhatWasDurableStays) {
     const Status status = h.Flush();
     EXPECT_EQ(status.code(), Code::kIo);
     EXPECT_TRUE(status.maybe_done());
-    if (lost) h.LosePower(); else h.Kill();
+    if (lost)
+      h.LosePower();
+    else
+      h.Kill();
     ASSERT_TRUE(h.Open().ok());
     EXPECT_GE(h.PrefixHeld(), static_cast<int>(h.durable()));
     // Read from memory only, then lost: opening rewrote it, so it stays what it said (L15).
@@ -478,7 +480,10 @@ void CrashEverywhere(bool power, bool reorder) {
       SimFileSystem::PowerLoss how;
       how.keep = static_cast<SimFileSystem::PowerLoss::Sectors>(random() % 3);
       how.reorder_names = reorder;
-      if (power && random() % 2 == 0) h.LosePower(how); else h.Kill();
+      if (power && random() % 2 == 0)
+        h.LosePower(how);
+      else
+        h.Kill();
     };
     h.fs().CrashAt(n);
     const Status status = Load(&h, 1);
@@ -502,8 +507,10 @@ void CrashEverywhere(bool power, bool reorder) {
     const int held = h.PrefixHeld();
     ASSERT_GE(held, 0) << "n=" << n << "\n" << TextOf(h.state());
     // The new process goes on, after one more power loss at that.
-    if (power) h.LosePower({SimFileSystem::PowerLoss::Sectors::kNone, false, false});
-    else h.Kill();
+    if (power)
+      h.LosePower({SimFileSystem::PowerLoss::Sectors::kNone, false, false});
+    else
+      h.Kill();
     ASSERT_TRUE(h.Open().ok());
     ASSERT_EQ(h.PrefixHeld(), held);
     h.Truncate(static_cast<std::size_t>(held));

@@ -187,6 +187,13 @@ SimFileSystem::Tree SimFileSystem::Snapshot() const {
   return tree;
 }
 
+bool SimFileSystem::Holds(const Tree& tree) const {
+  const std::lock_guard lock(mutex_);
+  return std::equal(
+      now_.begin(), now_.end(), tree.begin(), tree.end(),
+      [](const auto& a, const auto& b) { return a.first == b.first && a.second->now == b.second; });
+}
+
 void SimFileSystem::Load(const Tree& tree) {
   {
     const std::lock_guard lock(mutex_);
@@ -223,8 +230,7 @@ void SimFileSystem::SetContents(const std::string& path, std::string bytes) {
 void SimFileSystem::WriteBytes(Inode* inode, std::uint64_t offset, std::string_view bytes) {
   if (bytes.empty()) return;
   if (inode->now.size() < offset + bytes.size()) inode->now.resize(offset + bytes.size(), '\0');
-  std::copy(bytes.begin(), bytes.end(),
-            inode->now.begin() + static_cast<std::ptrdiff_t>(offset));
+  std::copy(bytes.begin(), bytes.end(), inode->now.begin() + static_cast<std::ptrdiff_t>(offset));
   for (std::size_t s = offset / kSectorBytes; s <= (offset + bytes.size() - 1) / kSectorBytes;
        ++s) {
     inode->dirty.insert(s);

@@ -60,7 +60,8 @@ class SimFileSystem final : public FileSystem {
   // ---- Hands of an operator or a cosmic ray; all of it counts as synced.
   using Tree = std::map<std::string, std::string>;  // path -> bytes
   Tree Snapshot() const;
-  void Load(const Tree& tree);  // replaces everything; directories are those of the paths
+  bool Holds(const Tree& tree) const;  // Snapshot() == tree
+  void Load(const Tree& tree);         // replaces everything; directories are those of the paths
   std::string Contents(const std::string& path) const;  // empty when there is none
   void SetContents(const std::string& path, std::string bytes);
 
@@ -80,9 +81,9 @@ class SimFileSystem final : public FileSystem {
   class SimFile;
   class SimLock;
   struct Inode {
-    std::string now;               // what readers see
-    std::string kept;              // what is on disk
-    std::set<std::size_t> dirty;   // sectors of `now` not handed to the disk
+    std::string now;              // what readers see
+    std::string kept;             // what is on disk
+    std::set<std::size_t> dirty;  // sectors of `now` not handed to the disk
   };
   using InodePtr = std::shared_ptr<Inode>;  // names and handles share it, as on a real one
   // A change of names, not synced yet: `removed` goes, `added` comes.
@@ -96,8 +97,7 @@ class SimFileSystem final : public FileSystem {
   // Counts an operation. Not ok: it fails here; `*dies` when the process does.
   Status Enter(std::string_view what, const std::string& path, bool* dies = nullptr);
   Status Dead() const;
-  Status Write(Inode* inode, const std::string& path, std::uint64_t offset,
-               std::string_view bytes);
+  Status Write(Inode* inode, const std::string& path, std::uint64_t offset, std::string_view bytes);
   void WriteBytes(Inode* inode, std::uint64_t offset, std::string_view bytes);
   Status Resize(Inode* inode, const std::string& path, std::uint64_t size);
   Status Sync(Inode* inode, const std::string& path);
