@@ -42,4 +42,9 @@ BENCHMARK(Checksum)->Name("crc32c")->Arg(4096)->Arg(1 << 20);
 }  // namespace
 }  // namespace troth::bench
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}
