@@ -14,6 +14,8 @@ namespace {
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kOpenTime{2'000};
+// Commits done and not told of; beyond, those kept are forgotten, and found by their evidence.
+constexpr std::size_t kMaxUntold = 4'096;
 
 constexpr char kXidOf[] =
     "SELECT transaction::pg_catalog.text FROM pg_catalog.pg_prepared_xacts"
@@ -146,7 +148,8 @@ class PostgresFinisher::Lane {
     for (Job& job : jobs_) {
       if (job.stage == Stage::kOver) continue;
       if (!connection_->alive()) {
-        Settle(&job, FinishResult::Kind::kWorking, "the connection to the database was lost", "08006");
+        Settle(&job, FinishResult::Kind::kWorking, "the connection to the database was lost",
+               "08006");
         continue;
       }
       Send(job);
@@ -194,7 +197,8 @@ class PostgresFinisher::Lane {
       if (i < answers.size()) {
         Take(job, answers[i]);
       } else {
-        Settle(job, FinishResult::Kind::kWorking, "the connection to the database was lost", "08006");
+        Settle(job, FinishResult::Kind::kWorking, "the connection to the database was lost",
+               "08006");
       }
     }
     in_round_.clear();
@@ -241,6 +245,16 @@ std::vector<std::size_t> PostgresFinisher::Claim(std::span<FinishItem> items,
   std::vector<std::size_t> ours;
   std::vector<std::size_t> still;
   for (const std::size_t i : *waiting) {
+    const FinishOrder& order = items[i].order;
+    if (const auto done = done_.find(order.gid); done != done_.end()) {
+      const Untold untold = done->second;
+      done_.erase(done);
+      if (order.commit && order.evidence->xid == untold.xid &&
+          acquaintance_->current() == untold.acquaintance) {
+        items[i].result = {FinishResult::Kind::kDone, "", ""};
+        continue;
+      }
+    }
     (under_way_.insert(items[i].order.gid).second ? ours : still).push_back(i);
   }
   *waiting = std::move(still);
@@ -284,7 +298,7 @@ void PostgresFinisher::Drive(std::span<FinishItem> items, const std::vector<std:
     for (std::unique_ptr<Lane>& lane : lanes) {
       if (lane->Step()) {
         for (const Job& job : lane->jobs()) items[job.index].result = job.result;
-        ReturnLane(std::move(lane));
+        ReturnLane(std::move(lane), /*untold=*/false);
       } else {
         sockets.push_back(lane->socket());
         going.push_back(std::move(lane));
@@ -312,7 +326,7 @@ void PostgresFinisher::PollLeft(PgConnection::TimePoint until) {
   std::vector<std::unique_ptr<Lane>> still;
   for (std::unique_ptr<Lane>& lane : left) {
     if (lane->Step()) {
-      ReturnLane(std::move(lane));
+      ReturnLane(std::move(lane), /*untold=*/true);
     } else {
       still.push_back(std::move(lane));
     }
@@ -364,12 +378,18 @@ std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes
   return lanes;
 }
 
-void PostgresFinisher::ReturnLane(std::unique_ptr<Lane> lane) {
+void PostgresFinisher::ReturnLane(std::unique_ptr<Lane> lane, bool untold) {
   const bool alive = lane->alive();
   if (!alive) acquaintance_->Interrupted();
   {
     MutexLock lock(&mutex_);
-    for (const Job& job : lane->jobs()) under_way_.erase(job.order.gid);
+    if (done_.size() > kMaxUntold) done_.clear();
+    for (const Job& job : lane->jobs()) {
+      under_way_.erase(job.order.gid);
+      if (untold && job.order.commit && job.result.kind == FinishResult::Kind::kDone) {
+        done_[job.order.gid] = {job.order.evidence->xid, acquaintance_->current()};
+      }
+    }
     lane->Clear();
     if (alive) {
       idle_.push_back(std::move(lane));
