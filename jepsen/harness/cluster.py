@@ -2,11 +2,12 @@
 every one on a node of its own.  Knows how they are started, not what is done to them.
 """
 
-import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 import threading
+import time
 
 from .clients import Client
 from .database import PORT, Database
@@ -180,6 +181,17 @@ class Cluster:
         self.retired.append(self.databases[participant])
         self.databases[participant] = standby
 
+    def rebind(self, participant, seconds=10):
+        """As an operator does after a failover: the name may be bound to another address."""
+        end = time.monotonic() + seconds
+        while True:
+            done = subprocess.run(self.coordinator.node.command(
+                self._program('trothctl'), f'--coordinator={self.coordinator.node.address}:{ADMIN_PORT}',
+                'participants', 'rebind', participant), capture_output=True, check=False)
+            if done.returncode == 0 or time.monotonic() > end:
+                return done.returncode == 0
+            time.sleep(0.1)
+
     def _init(self, database):
         """Makes the tables; returns what went wrong."""
         init = Process(f'{database.name}-init', database.node,
@@ -249,9 +261,3 @@ class Cluster:
                          'PYTHONDONTWRITEBYTECODE': '1'})
         self.proxies[name] = proxy.start()
         return database.conninfo(port=PROXY_PORT)
-
-
-def free_space(path):
-    """Bytes left where `path` lies."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize

@@ -377,7 +377,8 @@ class KillBackend(DatabaseFault):
 
 
 class Failover(DatabaseFault):
-    """A PostgreSQL server dies for good, and its synchronous standby is promoted."""
+    """A PostgreSQL server dies for good, its synchronous standby is promoted, and an operator
+    binds the participant's name to the new address."""
 
     name = 'failover'
     seconds = (0.0, 2.0)
@@ -398,6 +399,8 @@ class Failover(DatabaseFault):
 
     def end(self):
         self.cluster.fail_over(self.participant)
+        if not self.cluster.rebind(self.participant):
+            self.problem = f'trothctl could not rebind {self.participant}'
         return {':target': self.participant, ':now': self.cluster.databases[self.participant].name}
 
 

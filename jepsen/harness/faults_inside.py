@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 
 from . import crash_table, points
 from .faults import Fault, ProcessFault
@@ -41,6 +42,40 @@ class Failpoint(ProcessFault):
             self.process.excuse(False)
         return {':target': self.process.name, ':point': self.point, ':hit': hit,
                 ':ready': self.process.wait_ready(15)}
+
+
+class StalledLog(Fault):
+    """The coordinator's log stands still before a write, all else goes on; then it is killed:
+    whoever was told of that commit before its record was durable has been told too early."""
+
+    name = 'stalled-log'
+    seconds = (0.1, 1.0)
+    POINT = 'log-batch-handed-over'
+
+    def choose(self, busy):
+        self.targets = {'c'}
+        return 'c' not in busy and self.cluster.coordinator.ready
+
+    def begin(self):
+        process = self.cluster.coordinator
+        since = points.mark(process)
+        try:
+            points.arm(self.cluster, process, self.POINT, 'pause')
+        except points.PointError:
+            return None
+        end = time.monotonic() + 5
+        while not points.hit(process, self.POINT, since):
+            if time.monotonic() > end:
+                points.disarm(self.cluster, process, self.POINT)
+                return None
+            time.sleep(0.01)
+        return {':target': 'c', ':point': self.POINT}
+
+    def end(self):
+        process = self.cluster.coordinator
+        process.kill()
+        process.launch()
+        return {':target': 'c', ':ready': process.wait_ready(15)}
 
 
 class Clock(Fault):
@@ -113,4 +148,4 @@ class CutMessage(Fault):
         self.connection.close()
 
 
-FAULTS = (Failpoint, Clock, CutMessage)
+FAULTS = (Failpoint, StalledLog, Clock, CutMessage)
