@@ -245,10 +245,10 @@ std::vector<Root> Roots() {
   if (FLAGS_search == "crashes" || FLAGS_search == "all") {
     roots.push_back({2, {kStandard, kStandard}, crashes_retry});
     roots.push_back({2, {kStandard, kEarly}, crashes_retry});
-    roots.push_back({2, {kEarly, kEarly}, crashes});
-    roots.push_back({2, {kStandard, kReadOnly}, crashes});
-    roots.push_back({2, {kEarly, kReadOnly}, crashes});
-    roots.push_back({2, {kReadOnly, kReadOnly}, crashes});
+    roots.push_back({2, {kEarly, kEarly}, crashes_retry});
+    roots.push_back({2, {kStandard, kReadOnly}, crashes_retry});
+    roots.push_back({2, {kEarly, kReadOnly}, crashes_retry});
+    roots.push_back({2, {kReadOnly, kReadOnly}, crashes_retry});
   }
   if (FLAGS_search == "three" || FLAGS_search == "all") {
     roots.push_back({3, {kStandard, kStandard, kStandard}, no_crash});

@@ -101,6 +101,8 @@ void World::Take(const Actions& actions) {
       }
       Send({finish->commit ? Message::kFinishCommit : Message::kFinishAbort,
             static_cast<std::uint8_t>(finish->participant), 0, 0});
+    } else if (const auto* connect = std::get_if<Connect>(&action)) {
+      p_[connect->participant].wanted = true;
     } else if (const auto* append = std::get_if<AppendRecord>(&action)) {
       if (const auto* commit = std::get_if<CommitRecord>(&append->record)) {
         for (const BranchRecord& branch : commit->branches) {
@@ -152,6 +154,7 @@ void World::CrashCoordinator(int keep) {
   for (int p = 0; p < participants_; ++p) {
     BreakConnection(p, /*process_died=*/false);
     p_[p].to_enroll = true;
+    p_[p].wanted = false;
   }
   RecoveredState state;
   for (const LogRecord& record : durable_) TROTH_CHECK(state.Apply(record, now_).ok());
@@ -349,7 +352,7 @@ void World::Possible(bool faults, std::vector<Happening>* out) const {
   if (faults && aborts_left_ > 0) add(Happening::kClientAborts);
   for (int i = 0; i < participants_; ++i) {
     const Participant& p = p_[i];
-    if (!p.up) add(Happening::kConnect, i);
+    if (!p.up && p.wanted) add(Happening::kConnect, i);
     if (p.stray || p.branch == Branch::kPrepared) add(Happening::kAsk, i);
     if (p.branch == Branch::kActive || p.branch == Branch::kPreparing) add(Happening::kIdleOut, i);
     if (!faults) continue;
@@ -491,7 +494,7 @@ void World::AppendSituation(std::string* out) const {
     const Participant& p = p_[i];
     out->push_back(static_cast<char>(p.branch));
     out->push_back(static_cast<char>(p.stray | p.up << 1 | p.to_enroll << 2 | p.may_crash << 4 |
-                                     p.may_break << 5 | p.may_stray << 6));
+                                     p.may_break << 5 | p.may_stray << 6 | p.wanted << 7));
     out->push_back(static_cast<char>(p.may_be_slow | static_cast<int>(p.kind) << 1));
   }
   for (const Message& m : network_) {

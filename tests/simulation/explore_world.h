@@ -90,6 +90,7 @@ class World {
     Branch branch = Branch::kActive;
     bool stray = false;  // another branch, never voted, sits prepared under the GID
     bool up = true;      // the coordinator's connection to it
+    bool wanted = true;  // the coordinator asked for a connection (Connect)
     bool to_enroll = false;
     bool may_crash = true, may_break = true, may_stray = false;
     bool may_be_slow = true;
