@@ -113,7 +113,7 @@ class Driver:
         value = operation.answer(type_, id_ or operation.id, results)
         at = self.recorder.complete(worker.workload.name, type_, worker.process, operation.f,
                                     operation.value if value is None else value,
-                                    words[:160] if type_ != 'ok' else None)
+                                    words[:160] if words else None)
         self.samples.append((worker.asked, at, type_, worker.workload.name))
         worker.due = time.monotonic() + self._pause
         if type_ == 'ok':
