@@ -128,7 +128,12 @@ Json RunTxn(Client& client, const Json& request) {
                   "work: " + (failure ? Words(*failure) : std::string(worked.message())));
   }
   const Outcome outcome = transaction->Commit(wait);
-  if (outcome.ok()) return Answer(request.at(0), "ok", id, std::move(results), "");
+  if (outcome.ok()) {
+    std::string words;
+    for (const std::string& at : outcome.unapplied)
+      words += (words.empty() ? "unapplied at " : ", ") + at;
+    return Answer(request.at(0), "ok", id, std::move(results), words);
+  }
   const bool surely_not = outcome.kind == Outcome::Kind::kAborted;
   return Answer(request.at(0), surely_not ? "fail" : "info", id, Json::array(),
                 std::string(OutcomeName(outcome.kind)) + ": " + Words(outcome.failure));
