@@ -23,7 +23,8 @@ Status Enable(std::string_view spec);
 
 // Reads TROTH_FAILPOINTS (a spec as above) and TROTH_FAILPOINT_CONTROL (base name of a fifo on
 // which fiu-ctrl enables points while the process runs: failnum 1 error, 2 crash, 3 stop).
-// Programs call it once, first thing in main.
+// StartProgram (common/program.h) calls it when --enable_failpoints is given, and only then; a
+// service with a main of its own calls it at the start, behind a switch of its own.
 Status EnableFromEnvironment();
 
 // Disables every point that Enable enabled.

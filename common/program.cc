@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -12,9 +13,14 @@
 #include <gflags/gflags.h>
 #include <glog/logging.h>
 
+#include "common/failpoint.h"
+
 #ifndef TROTH_VERSION
 #define TROTH_VERSION "unknown"
 #endif
+
+DEFINE_bool(enable_failpoints, false,
+            "for tests: obey TROTH_FAILPOINTS and TROTH_FAILPOINT_CONTROL (docs/testing.md)");
 
 namespace troth {
 namespace {
@@ -190,6 +196,15 @@ std::string BaseName(std::string_view path) {
   return std::string(path.substr(path.find_last_of('/') + 1));
 }
 
+// Points are inert, whatever the environment says, unless the flag is given too.
+Status EnableFailpoints() {
+  if (FLAGS_enable_failpoints) return failpoint::EnableFromEnvironment();
+  if (std::getenv("TROTH_FAILPOINTS") != nullptr) {
+    LOG(WARNING) << "TROTH_FAILPOINTS is set, and ignored without --enable-failpoints";
+  }
+  return OkStatus();
+}
+
 bool Asked(const std::vector<std::string>& arguments, std::string_view name) {
   for (const std::string& argument : arguments) {
     if (argument == "--") return false;
@@ -259,6 +274,10 @@ std::optional<int> StartProgram(std::string_view usage, int* argc, char*** argv)
 
   if (!google::IsGoogleLoggingInitialized()) google::InitGoogleLogging((*argv)[0]);
   std::signal(SIGPIPE, SIG_IGN);
+  if (const Status points = EnableFailpoints(); !points.ok()) {
+    std::cerr << name << ": " << points.message() << "\n";
+    return 2;
+  }
   return std::nullopt;
 }
 

@@ -12,7 +12,6 @@
 #include <gflags/gflags.h>
 #include <glog/logging.h>
 
-#include "common/failpoint.h"
 #include "common/program.h"
 #include "coordinator/coordinator_service.h"
 #include "coordinator/file_decision_log.h"
@@ -189,10 +188,6 @@ int Serve() {
 
 int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(kUsage, &argc, &argv)) return *done;
-  if (const troth::Status points = troth::failpoint::EnableFromEnvironment(); !points.ok()) {
-    std::cerr << "troth-coordinator: " << points.message() << "\n";
-    return 2;
-  }
   if (FLAGS_wal_dir.empty()) {
     std::cerr << "troth-coordinator: --wal_dir is required; see --help\n";
     return 2;

@@ -226,7 +226,7 @@ class Cluster:
         self.coordinator = Process(
             'c', node, [program, f'--wal_dir={wal}', f'--host={node.address}',
                         f'--client_port={CLIENT_PORT}', f'--peer_port={PEER_PORT}',
-                        f'--admin_port={ADMIN_PORT}', f'--port_file={port_file}',
+                        f'--admin_port={ADMIN_PORT}', f'--port_file={port_file}', '--enable_failpoints',
                         *self.options.coordinator_flags],
             self.options.logs / 'c.log', port_file, self._environment('c'))
         self.coordinator.start()
@@ -246,7 +246,8 @@ class Cluster:
                          f'--host={node.address}', f'--port={WORK_PORT}',
                          f'--peer_port={BRANCH_PEER_PORT}', f'--conninfo={conninfo}',
                          f'--coordinators={self.network.nodes["c"].address}:{PEER_PORT}',
-                         f'--port_file={port_file}', *self.options.participant_flags],
+                         f'--port_file={port_file}', '--enable_failpoints',
+                         *self.options.participant_flags],
             self.options.logs / f'{name}.log', port_file, self._environment(name))
 
     def _make_proxy(self, name):

@@ -268,7 +268,8 @@ class Sweep:
         program = self.cluster.coordinator.argv[0]
         node = self.cluster.coordinator.node
         action = {'kill': 'crash', 'error': 'error'}.get(cell.action, 'stop')
-        init = Process('init', node, [program, '--init', f'--wal_dir={place}', '--name=other'], log)
+        init = Process('init', node, [program, '--init', f'--wal_dir={place}', '--name=other',
+                                      '--enable_failpoints'], log)
         init.launch({'TROTH_FAILPOINTS': f'{cell.row.name}={action}'}, watched=False)
         cell.target = 'init'
         if not self._until(lambda: points.hit(init, cell.row.name, 0), HIT_SECONDS):

@@ -13,7 +13,6 @@
 #include <pqxx/pqxx>
 
 #include "Workload.h"
-#include "common/failpoint.h"
 #include "common/program.h"
 #include "jepsen/programs/schema.h"
 #include "jepsen/programs/steps.h"
@@ -152,10 +151,6 @@ int Run() {
 
 int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(troth::jepsen::kUsage, &argc, &argv)) return *done;
-  if (const troth::Status points = troth::failpoint::EnableFromEnvironment(); !points.ok()) {
-    std::cerr << "troth-jepsen-branch: " << points.message() << "\n";
-    return 2;
-  }
   if (argc > 1 || FLAGS_conninfo.empty() || (!FLAGS_init && FLAGS_name.empty())) {
     std::cerr << "troth-jepsen-branch: it needs --conninfo, and --name or --init, and no "
                  "arguments; see --help\n";

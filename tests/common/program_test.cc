@@ -10,6 +10,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
+
 DEFINE_int32(listen_port, 7411,
              "Port for the tests of this file; it is bound by nobody, and its "
              "description is long enough to be broken into more lines than one by --help");
@@ -145,6 +147,19 @@ TEST_F(ProgramTest, FlagFileThatNamesItselfIsAMistake) {
   std::ofstream(file) << "--flagfile=" << file << "\n";
   EXPECT_EQ(Start({"--flagfile", file}), 2);
   EXPECT_THAT(err_, HasSubstr("too deep"));
+}
+
+TEST_F(ProgramTest, FailpointsAreInertUntilTheFlagIsGiven) {
+  ::setenv("TROTH_FAILPOINTS", "program-test-point=error", 1);
+  EXPECT_EQ(Start({}), std::nullopt);
+  EXPECT_THAT(err_, HasSubstr("ignored without --enable-failpoints"));
+  EXPECT_FALSE(TROTH_FAILPOINT("program-test-point"));
+  EXPECT_EQ(Start({"--enable_failpoints"}), std::nullopt);
+  EXPECT_TRUE(TROTH_FAILPOINT("program-test-point"));
+  failpoint::DisableAll();
+  ::setenv("TROTH_FAILPOINTS", "program-test-point=explode", 1);
+  EXPECT_EQ(Start({"--enable_failpoints"}), 2);
+  ::unsetenv("TROTH_FAILPOINTS");
 }
 
 TEST_F(ProgramTest, BrokenPipesAreErrorsOfTheCallNotDeaths) {
