@@ -32,7 +32,7 @@ class BuildWithContract(build_py):
             shutil.copy(file, package / "thrift")
         with tempfile.TemporaryDirectory() as made:
             idl.generate(files, pathlib.Path(made))
-            for unit in ("values", "coordinator", "participant"):
+            for unit in ("values", "coordinator", "participant", "sql"):
                 shutil.copytree(pathlib.Path(made) / "troth" / "wire" / unit,
                                 package / "wire" / unit, dirs_exist_ok=True)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Points troth-conformance at participants that are right (the bank's branches in C++ and Python)
-and at three that are wrong on purpose, each against a database of its own. What is wrong must be
+"""Points troth-conformance at participants that are right (the bank's branches in C++ and Python,
+the SQL participant) and at three that are wrong on purpose, each against a database of its own. What is wrong must be
 found by the rule that names it.
 
 The last line: conformance: right=N right_passed=N wrong=N wrong_failed=N rules=N"""
@@ -24,12 +24,19 @@ WORK = ["--idl", ROOT / "examples" / "bank" / "bank.thrift", "--service", "BankB
         "--method", "apply", "--arguments", '[[{"account": 1, "amount": 1}], "conformance"]',
         "--failing_arguments", '[[{"account": 1, "amount": -1000000}], "too much"]',
         "--read_method", "balances", "--read_arguments", "[[1, 2]]"]
+SQL_WORK = ["--idl", ROOT / "thrift" / "sql.thrift", "--service", "SqlParticipant",
+            "--method", "execute", "--arguments",
+            '[[{"name": "change", "parameters": [{"integer": 1}, {"integer": 1}]}]]',
+            "--failing_arguments",
+            '[[{"name": "change", "parameters": [{"integer": 1}, {"integer": -1000000}]}]]',
+            "--read_method", "execute", "--read_arguments",
+            '[[{"name": "look", "parameters": [{"integer": 1}, {"integer": 2}]}]]']
 # What is wrong, and a rule that must be seen broken.
 WRONG = {"forgets-numbers": "work-wrong-mark", "trusts-not-found": "commit-unknown-is-no-commit",
          "votes-unprepared": "commit-done"}
 
 
-def examine(cluster, directory, name, command, verbose):
+def examine(cluster, directory, name, command, work, verbose):
     """(rules, failed, names of the rules broken)."""
     conninfo = harness.make_bank(cluster, name)
     port = harness.private_cluster.free_port()
@@ -39,7 +46,7 @@ def examine(cluster, directory, name, command, verbose):
         done = subprocess.run(
             [str(part) for part in (
                 TOOL, f"127.0.0.1:{process.ports['peer_port']}", "--work",
-                f"127.0.0.1:{process.ports['port']}", *WORK, "--coordinator_port", port,
+                f"127.0.0.1:{process.ports['port']}", *work, "--coordinator_port", port,
                 "--conninfo", conninfo)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
         left = cluster.psql("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()",
@@ -72,21 +79,24 @@ def main():
     harness.private_cluster.stop_on_signals()
     if options.bin:
         os.environ["TROTH_BIN"] = options.bin
-    right = {"python-branch": [sys.executable, harness.PYTHON_BRANCH]}
-    program = harness.find_program("bank-branch")
-    if program is not None:
-        right["cpp-branch"] = [program]
-    subjects = [(name, command, None) for name, command in right.items()]
-    subjects += [(name, [sys.executable, HERE / "conformance_wrong.py", name], rule)
+    subjects = [("python-branch", [sys.executable, harness.PYTHON_BRANCH], WORK, None)]
+    if harness.find_program("bank-branch") is not None:
+        subjects.append(("cpp-branch", [harness.find_program("bank-branch")], WORK, None))
+    if harness.find_program("troth-participant") is not None:
+        subjects.append(("sql-participant", [
+            harness.find_program("troth-participant"), "--statements",
+            HERE / "conformance_statements.sql"], SQL_WORK, None))
+    subjects += [(name, [sys.executable, HERE / "conformance_wrong.py", name], WORK, rule)
                  for name, rule in WRONG.items()]
     counts = {True: [0, 0], False: [0, 0]}
     most = 0
     with tempfile.TemporaryDirectory(prefix="troth-conformance-") as directory, \
             harness.private_cluster.Cluster("conformance", max_prepared_transactions=300) as cluster:
-        for name, command, rule in subjects:
+        for name, command, work, rule in subjects:
             if options.only not in (None, name):
                 continue
-            rules, failed, broken = examine(cluster, directory, name, command, options.verbose)
+            rules, failed, broken = examine(cluster, directory, name, command, work,
+                                            options.verbose)
             as_due = rule in broken if rule else failed == 0
             if not as_due:
                 print(f"{name}: expected {'rule ' + rule + ' broken' if rule else 'all rules kept'}")

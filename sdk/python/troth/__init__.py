@@ -3,11 +3,12 @@
     Client                     one transaction over several services
     Participant, ParticipantService, ParticipantOptions, ApplicationRefusal
                                lets others' transactions into a PostgreSQL database
+    sql                        statements at a ready-made participant (troth-participant)
     idl                        code for services of one's own
 
 docs/participants.md has both step by step."""
 
-from troth import idl
+from troth import idl, sql
 from troth.client import Client
 from troth.outcome import (
     Aborted, Failure, Kind, NotAnswered, Outcome, OutcomeUnknown, TransactionError, WorkFailed)
@@ -22,4 +23,4 @@ __all__ = [
     "Aborted", "ApplicationRefusal", "Client", "Failure", "Kind", "NotAnswered", "Outcome",
     "OutcomeUnknown", "Participant", "ParticipantOptions", "ParticipantService", "Refusal",
     "ServerUnfit", "Transaction", "TransactionError", "Unavailable", "Wait", "WorkFailed",
-    "WorkScope", "idl"]
+    "WorkScope", "idl", "sql"]

@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 _HERE = pathlib.Path(__file__).resolve().parent
-CONTRACT = ("troth.thrift", "coordinator.thrift", "participant.thrift")
+CONTRACT = ("troth.thrift", "coordinator.thrift", "participant.thrift", "sql.thrift")
 
 
 class IdlError(Exception):

@@ -1,4 +1,4 @@
-"""The wire contract as Python: modules `values`, `coordinator` and `participant`.
+"""The wire contract as Python: modules `values`, `coordinator`, `participant` and `sql`.
 
 Their code is generated from `thrift/`, never kept in the tree: an installed package brings it
 along (setup.py), in a source tree it is made at first use (troth/idl.py).
