@@ -52,6 +52,7 @@ class Cluster:
         self.network = Network()
         self.disks = {}
         self.coordinator = None
+        self.coordinator_id = None
         self.participants = {}    # name -> Process
         self.databases = {}       # participant's name -> Database
         self.standbys = {}        # participant's name -> Database, until it is promoted
@@ -230,6 +231,7 @@ class Cluster:
                         *self.options.coordinator_flags],
             self.options.logs / 'c.log', port_file, self._environment('c'))
         self.coordinator.start()
+        self.coordinator_id = self.coordinator.ports()['coordinator']
 
     def _make_participant(self, name):
         node, database = self.network.nodes[name], self.databases[name]

@@ -35,6 +35,7 @@ class Driver:
         self.workloads = workloads
         self.samples = []         # (asked ns, answered ns, type, workload)
         self.hung = []            # words
+        self.told = []            # ids of which a client heard that they were committed
         self.client_deaths = 0
         self._random = random.Random(seed)
         self._pause = count / rate if rate else 0
@@ -118,6 +119,8 @@ class Driver:
         worker.due = time.monotonic() + self._pause
         if type_ == 'ok':
             worker.failures = 0
+            if id_ and operation.logged:
+                self.told.append(id_)
             return
         if type_ == 'info':
             worker.process += len(self._workers)

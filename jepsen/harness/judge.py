@@ -7,7 +7,7 @@ from checkers.history import HistoryError
 
 MODULES = {'append': 'append', 'bank': 'bank', 'audit': 'audit', 'register': 'register',
            'long-fork': 'long_fork', 'write-skew': 'write_skew', 'ledger': 'ledger',
-           'orphans': 'orphans', 'order': 'order', 'liveness': 'liveness'}
+           'orphans': 'orphans', 'order': 'order', 'liveness': 'liveness', 'log': 'log_audit'}
 
 
 class Verdict:
@@ -36,7 +36,7 @@ class Verdict:
                               sorted(self.report.findings.items()) for f in found[:5]]}
 
 
-def judge(path, workload, checkers, model, within, databases):
+def judge(path, workload, checkers, model, within, databases, log=None):
     """Verdicts of all `checkers` on the history at `path`."""
     try:
         history = histories.read(str(path))
@@ -47,7 +47,7 @@ def judge(path, workload, checkers, model, within, databases):
         module = importlib.import_module(f'checkers.{MODULES[checker]}')
         try:
             report = module.check(history, model=model, within=within, total=None,
-                                  databases=databases, log=None)
+                                  databases=databases, log=log)
             verdicts.append(Verdict(workload, checker, report))
         except HistoryError as error:
             verdicts.append(Verdict(workload, checker, None, str(error)))

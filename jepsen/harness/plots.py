@@ -34,7 +34,7 @@ def _finish(figure, axes, injections, path, seconds):
 
 
 def draw(directory, samples, injections):
-    """Writes rate.png and latency.png; `samples` are (asked, answered, type, workload)."""
+    """Writes rate.png and latency-raw.png; `samples` are (asked, answered, type, workload)."""
     if not samples:
         return
     seconds = max(s[1] for s in samples) / _SECOND
@@ -55,4 +55,4 @@ def draw(directory, samples, injections):
                   color=colour, label=type_, ms=2, alpha=0.6)
     axes.set_yscale('log')
     axes.set_ylabel('milliseconds')
-    _finish(figure, axes, injections, directory / 'latency.png', seconds)
+    _finish(figure, axes, injections, directory / 'latency-raw.png', seconds)

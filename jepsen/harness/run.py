@@ -4,13 +4,16 @@ import argparse
 import gc
 import pathlib
 import random
+import re
+import signal
+import subprocess
 import sys
 import time
 import traceback
 
 from checkers import edn
 
-from . import database, isolation
+from . import database, isolation, log_export
 from .cluster import Cluster, Options
 from .driver import Driver
 from .catalogue import FAULTS
@@ -22,6 +25,8 @@ from .workloads import WORKLOADS
 
 # Seconds after healing in which all must be settled, and a commit must have succeeded.
 WITHIN = 10
+# Seconds between two looks at the coordinator's log; records are kept for ten minutes.
+LOG_EVERY = 120
 # Shorter than the default, so that what a vanished client left is settled within WITHIN.
 LEASE_MS = 8000
 _SECOND = 1_000_000_000
@@ -38,7 +43,9 @@ def parser():
     made.add_argument('--workload', default='bank,audit,append', metavar='W,..',
                       help='at once; default: %(default)s')
     made.add_argument('--nemesis', default='kill,pause,partition', metavar='A,..',
-                      help='faults, or none; default: %(default)s')
+                      help='faults, `all`, or `none`; default: %(default)s')
+    made.add_argument('--each', action='store_true',
+                      help='a test for each of the faults, one after the other, with seeds S, S+1..')
     made.add_argument('--seconds', type=float, default=60, metavar='N',
                       help='how long faults are injected; default: %(default)g')
     made.add_argument('--seed', type=int, metavar='S', help='of operations and faults; default: drawn')
@@ -50,12 +57,12 @@ def parser():
     made.add_argument('--reads', choices=('locking', 'snapshot'), default='locking',
                       help='FOR SHARE, kept to the end; or plain, at repeatable read. '
                            'default: %(default)s')
-    made.add_argument('--early', action='store_true',
-                      help='half of the transactions use early prepare')
+    made.add_argument('--early', action=argparse.BooleanOptionalAction, default=True,
+                      help='half of the transactions use early prepare; default: they do')
     made.add_argument('--rate', type=float, default=0, metavar='N',
                       help='operations a second at most; default: no limit')
     made.add_argument('--store', default='store', metavar='DIR', help='default: %(default)s')
-    made.add_argument('--bin', metavar='DIR', help='programs that are already built')
+    made.add_argument('--bin', metavar='DIR', type=pathlib.Path, help='programs that are already built')
     made.add_argument('--coordinator_flag', action='append', default=[], metavar='FLAG',
                       help='for the coordinator; may be repeated')
     made.add_argument('--participant_flag', action='append', default=[], metavar='FLAG',
@@ -74,7 +81,7 @@ def list_all():
 
 
 def chosen(words, known, what):
-    names = [word for word in words.split(',') if word and word != 'none']
+    names = list(known) if words == 'all' else [w for w in words.split(',') if w and w != 'none']
     for name in names:
         if name not in known:
             print(f'run: there is no {what} "{name}"; jepsen/run --list names them',
@@ -100,10 +107,13 @@ class Run:
         (self.directory / 'seed').write_text(f'{self.seed}\n', encoding='utf-8')
         self.problems, self.skipped, self.deaths = [], {}, []
         self.verdicts, self.injections = [], []
-        self.cluster = self.driver = self.recorder = None
+        self.cluster = self.driver = self.recorder = self.log = None
+        self.log_read_at = 0
 
     def say(self, words):
         print(f'run: {words}', file=sys.stderr, flush=True)
+        with open(self.directory / 'jepsen.log', 'a', encoding='utf-8') as file:
+            file.write(f'{time.strftime("%H:%M:%S")} {words}\n')
 
     # The phases -----------------------------------------------------------------------------
 
@@ -113,7 +123,8 @@ class Run:
         try:
             cluster = self.cluster = self._build()
             workloads = self.workloads = self._workloads()
-            self.recorder = Recorder(self.directory, [w.name for w in workloads], ['orphans'])
+            self.recorder = Recorder(self.directory, [w.name for w in workloads], ['orphans', 'log'])
+            self.log = log_export.LogExport(cluster)
             supervisor = Supervisor(cluster.processes(), self._on_death)
             self.driver = Driver(cluster, self.recorder, workloads, self.options.clients,
                                  self.seed, self.options.rate)
@@ -188,6 +199,9 @@ class Run:
             self.say(f'{name} ended by itself, with {code}')
 
     def _progress(self, seconds, nemesis):
+        if int(seconds) >= self.log_read_at + LOG_EVERY:
+            self.log_read_at = int(seconds)
+            self.log.read()       # Not while the log is away; the next time will do.
         if int(seconds) % 5:
             return
         samples = self.driver.samples
@@ -227,6 +241,19 @@ class Run:
                 ':participant': participant, ':gids': self.cluster.databases[participant].prepared()})
         for workload in self.workloads:
             workload.final(self.driver)
+        self._export_the_log()
+
+    def _export_the_log(self):
+        end = time.monotonic() + 10
+        while (wrong := self.log.read()) and time.monotonic() < end:
+            time.sleep(0.5)
+        if wrong:
+            self.problems.append(f'the log can\'t be read: {wrong}')
+        self.problems += [f'settled against the decision, or not known how: {text}'
+                          for text in self.log.by_hand]
+        self.log.write(self.directory / 'log' / 'log.jsonl')
+        if {'audit', 'bank'} & {w.name for w in self.workloads}:
+            log_export.note(self.driver, 'log', self.cluster, self.driver.told)
 
     # The verdict ----------------------------------------------------------------------------
 
@@ -241,6 +268,9 @@ class Run:
                                    self.options.participants)
         self.verdicts += judge(self.recorder.paths['orphans'], 'orphans', ['orphans'], None, WITHIN,
                                self.options.participants)
+        if {'audit', 'bank'} & {w.name for w in self.workloads}:
+            self.verdicts += judge(self.recorder.paths['log'], 'log', ['log'], None, WITHIN,
+                                   self.options.participants, self.directory / 'log' / 'log.jsonl')
 
     def _find_problems(self):
         if self.driver:
@@ -330,6 +360,43 @@ class Run:
         print(flush=True)
 
 
+def run_each(options, arguments):
+    """A test for each fault, in namespaces of its own; the figures of all, added up."""
+    faults = chosen(options.nemesis, FAULTS, 'fault')
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 30)
+    sums, valid, table, stopped = [0, 0, 0, 0], True, [], []
+    for number, fault in enumerate(faults):
+        child = subprocess.Popen(
+            [sys.executable, '-m', 'harness.run', *(a for a in arguments if a != '--each'),
+             '--nemesis', fault.name, '--seed', str(seed + number)],
+            stdout=subprocess.PIPE, text=True)
+        for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signal_number, lambda number_, _: (child.send_signal(number_),
+                                                             stopped.append(number_)))
+        out = child.communicate()[0]
+        if stopped:
+            return 128 + stopped[0]
+        last = (out.splitlines() or [''])[-1]
+        figures = re.fullmatch(r'jepsen: valid=(true|false) ops=(\d+) ok=(\d+) faults=(\d+) '
+                               r'inflight_at_faults=(\d+)', last)
+        skipped = re.search(rf'^{fault.name} +(skipped: .*)$', out, re.MULTILINE)
+        words = 'valid' if child.returncode == 0 else 'NOT VALID'
+        if skipped:
+            words = skipped.group(1)
+        elif child.returncode != 0 or not figures:
+            valid = False
+            print(out, flush=True)
+        counts = [int(f) for f in figures.groups()[1:]] if figures else [0, 0, 0, 0]
+        sums = [a + b for a, b in zip(sums, counts)]
+        table.append((fault.name, seed + number, *counts, words))
+    print(f'{"fault":22} {"seed":>10} {"ops":>7} {"ok":>7} {"faults":>7} {"in flight":>10}')
+    for name, seed_, ops, ok, count, in_flight, words in table:
+        print(f'{name:22} {seed_:>10} {ops:>7} {ok:>7} {count:>7} {in_flight:>10}  {words}')
+    print('jepsen: valid={} ops={} ok={} faults={} inflight_at_faults={}'.format(
+        'true' if valid and sums[2] else 'false', *sums), flush=True)
+    return 0 if valid and sums[2] else 1
+
+
 def main():
     arguments = sys.argv[1:]
     options = parser().parse_args(arguments)
@@ -344,6 +411,8 @@ def main():
     if reason:
         print(f'run: {reason}', file=sys.stderr)
         return 2
+    if options.each:
+        return run_each(options, arguments)
     isolation.enter('harness.run', arguments)
     return Run(options).run()
 

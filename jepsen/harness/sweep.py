@@ -17,7 +17,7 @@ import traceback
 
 from checkers import edn
 
-from . import database, isolation, points
+from . import database, isolation, log_export, points
 from .cluster import Cluster, Options
 from .crash_table import ACTIONS, ROWS
 from .driver import Driver
@@ -51,7 +51,7 @@ def parser():
     made.add_argument('--participants', type=int, default=3, metavar='N', help='default: %(default)s')
     made.add_argument('--seed', type=int, default=1, metavar='S', help='default: %(default)s')
     made.add_argument('--store', default='store', metavar='DIR', help='default: %(default)s')
-    made.add_argument('--bin', metavar='DIR', help='programs that are already built')
+    made.add_argument('--bin', metavar='DIR', type=pathlib.Path, help='programs that are already built')
     made.add_argument('--list', action='store_true', help='prints the table, and exits')
     return made
 
@@ -89,7 +89,7 @@ class Sweep:
         self.logs = self.directory / 'logs'
         self.logs.mkdir(parents=True)
         self.cells = self._choose()
-        self.cluster = self.driver = self.recorder = self.audit = None
+        self.cluster = self.driver = self.recorder = self.audit = self.log = None
 
     def _choose(self):
         wanted = [r for r in self.options.rows.split(',') if r]
@@ -116,6 +116,7 @@ class Sweep:
                 coordinator_flags=[f'--lease_ms={LEASE_MS}', f'--wal_segment_bytes={SEGMENT_BYTES}']))
             self.say(f'{len(self.cells)} cells; builds a cluster; {self.directory}')
             self.cluster.start()
+            self.log = log_export.LogExport(self.cluster)
             for number, cell in enumerate(self.cells):
                 self._run_cell(cell)
                 self.say(f'{number + 1:3}/{len(self.cells)} {cell.name():36} {cell.verdict:9} '
@@ -141,7 +142,7 @@ class Sweep:
         begun = time.monotonic()
         directory = self.directory / cell.row.name / cell.action
         directory.mkdir(parents=True)
-        self.recorder = Recorder(directory, ['audit'])
+        self.recorder = Recorder(directory, ['audit'], ['log'])
         self.audit = Audit(self.cluster.names(), random.Random(f'{self.options.seed}/{cell.name()}'))
         self.driver = Driver(self.cluster, self.recorder, [self.audit], self.options.clients,
                              self.options.seed)
@@ -328,14 +329,24 @@ class Sweep:
             self.audit.final(self.driver)
         except RuntimeError as error:
             problems.append(str(error))
+        wrong = self.log.read()
+        if wrong:
+            wrong = self.log.read()   # It was compacted meanwhile.
+        problems += [f'the log can\'t be read: {wrong}'] if wrong else []
+        problems += [f'settled against the decision: {text}' for text in self.log.by_hand]
+        log_export.note(self.driver, 'log', self.cluster, self.driver.told)
         for name in self.cluster.names():
             self.cluster.databases[name].query('TRUNCATE marker, row_order')
         return problems
 
     def _judge(self, directory):
         problems = []
-        for verdict in judge(self.recorder.paths['audit'], 'audit', ['audit', 'order'],
-                             'strict-serializable', SETTLE_SECONDS, self.options.participants):
+        self.log.write(directory / 'log.jsonl')
+        verdicts = judge(self.recorder.paths['audit'], 'audit', ['audit', 'order'],
+                         'strict-serializable', SETTLE_SECONDS, self.options.participants)
+        verdicts += judge(self.recorder.paths['log'], 'log', ['log'], None, SETTLE_SECONDS,
+                          self.options.participants, directory / 'log.jsonl')
+        for verdict in verdicts:
             if verdict.report is None and verdict.checker == 'order':
                 continue      # In a cell this short no row need have been changed twice.
             if verdict.report is None:

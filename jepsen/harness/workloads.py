@@ -18,7 +18,7 @@ class Operation:
     `answer(type, id, results)` gives the value of the completion; `settle(type, results)`, where
     there is one, its type."""
 
-    __slots__ = ('f', 'value', 'request', 'answer', 'settle', 'id', 'words')
+    __slots__ = ('f', 'value', 'request', 'answer', 'settle', 'id', 'words', 'logged')
 
     def __init__(self, f, value, request, answer, settle=None):
         self.f = f
@@ -27,6 +27,8 @@ class Operation:
         self.answer = answer
         self.settle = settle
         self.id = None            # Once the client has drawn it.
+        # A commit of it leaves a record in the coordinator's log.
+        self.logged = len(request) > 4 and 'read-only' not in request[4]
         self.words = ''           # What the client said with its answer.
 
 
@@ -72,6 +74,11 @@ class Workload:
         words = list(flags) + (['early'] if self.early and self.random.random() < 0.5 else [])
         wait = 'decided' if self.random.random() < 0.25 else 'applied'
         return ['txn', DEADLINE_MS, wait, self.isolation, ' '.join(words), pieces]
+
+    def reading(self, locking):
+        """Flags of a transaction that only reads.  A branch that is declared read-only can't
+        lock rows, so half of the plain readers are."""
+        return () if locking or self.random.random() < 0.5 else ('read-only',)
 
     def ordered(self, items):
         """Mostly in one order, so that deadlocks across databases stay the exception."""
@@ -125,7 +132,7 @@ class Bank(Workload):
             return {self._name(p, a): balance for p, balances in zip(order, results)
                     for a, balance in enumerate(balances)}
 
-        return Operation('read', None, self.txn(works), answer)
+        return Operation('read', None, self.txn(works, self.reading(self.locking)), answer)
 
     def final(self, harness):
         seen = {}
@@ -226,7 +233,8 @@ class Append(Workload):
             return [[f, k, result if f == ':r' else v]
                     for (f, k, v), result in zip(mops, results)]
 
-        return Operation('txn', mops, self.txn(works), answer)
+        flags = self.reading(locking) if all(f == ':r' for f, _, _ in mops) else ()
+        return Operation('txn', mops, self.txn(works, flags), answer)
 
     def final_operations(self):
         """Every key that was appended to is read once more."""
@@ -314,7 +322,8 @@ class LongFork(Workload):
         places = list(range(self.size))
         self.random.shuffle(places)
         step = 'lock-get' if self.locking else 'get'
-        request = self.txn([(self.participants[i], [step, self.FIRST + group, 0]) for i in places])
+        request = self.txn([(self.participants[i], [step, self.FIRST + group, 0]) for i in places],
+                           self.reading(self.locking))
         nil = [[':r', group * self.size + i, None] for i in places]
 
         def answer(type_, id_, results):
