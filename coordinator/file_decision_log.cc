@@ -22,7 +22,9 @@ void FileDecisionLog::Stop() {
   }
   maintainer_.join();
   if (auto job = wal_->BeginFlush(/*mark=*/true)) {
-    if (wal_->Flush(&*job).ok()) wal_->EndFlush(std::move(*job));
+    const Status flushed = wal_->Flush(&*job);
+    if (!flushed.ok()) on_fatal_(flushed);
+    wal_->EndFlush(std::move(*job));
   }
 }
 

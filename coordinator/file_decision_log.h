@@ -21,7 +21,8 @@ class FileDecisionLog : public DecisionLog {
   // Starts maintenance. `on_fatal` is told when it fails (law L15) and must not return.
   // `flush_mark` is called when an idle log wants its mark: to flush, like anyone.
   void Start(std::function<void(const Status&)> on_fatal, std::function<void()> flush_mark);
-  // Ends maintenance, and writes the mark of a clean stop. Nobody appends any more.
+  // Ends maintenance, and writes the mark of a clean stop; its failure goes to `on_fatal` too.
+  // Nobody appends any more.
   void Stop();
 
   void Append(const LogRecord& record) override { wal_->Append(record); }

@@ -172,7 +172,7 @@ Status WalFiles::Publish(WalFileKind kind, std::uint64_t number) {
 
 Status WalFiles::Reserve(const std::string& name, std::uint64_t bytes) {
   Result<std::unique_ptr<File>> file = fs_->OpenForWrite(Path(name));
-  const bool fresh = !file.ok();
+  const bool fresh = file.status().code() == Code::kNotFound;
   if (fresh) file = fs_->Create(Path(name));
   if (!file.ok()) return file.status();
   const Status status = (*file)->Allocate(bytes);

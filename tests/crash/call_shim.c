@@ -38,13 +38,14 @@ static char directory[PATH_MAX];
 static unsigned long at;
 static int error_code; /* 0: kill */
 static _Atomic int watched[kMaxFds];
+static char names[kMaxFds][40]; /* of the files behind them */
 
 #define REAL(name) ((__typeof__(&name))real_##name())
-#define DEFINE_REAL(name)                              \
-  static void* real_##name(void) {                     \
-    static void* found;                                \
+#define DEFINE_REAL(name)                               \
+  static void* real_##name(void) {                      \
+    static void* found;                                 \
     if (found == NULL) found = dlsym(RTLD_NEXT, #name); \
-    return found;                                      \
+    return found;                                       \
   }
 DEFINE_REAL(open)
 DEFINE_REAL(openat)
@@ -90,8 +91,8 @@ static int Watched(int fd) { return board != NULL && fd >= 0 && fd < kMaxFds && 
 /* Counts a call. True: it is the n-th, and is to fail with error_code. */
 static int Count(const char* name, const char* path) {
   if (atomic_fetch_add(&board->seen, 1) + 1 != at) return 0;
-  const char* file = path != NULL ? strrchr(path, '/') : NULL;
-  snprintf(board->name, sizeof board->name, "%s %.40s", name, file != NULL ? file + 1 : "");
+  const char* file = strrchr(path, '/');
+  snprintf(board->name, sizeof board->name, "%s %.40s", name, file != NULL ? file + 1 : path);
   board->hit = 1;
   if (error_code == 0) kill(getpid(), SIGKILL);
   errno = error_code;
@@ -99,7 +100,10 @@ static int Count(const char* name, const char* path) {
 }
 
 static int Opened(int fd, const char* path) {
-  if (fd >= 0 && fd < kMaxFds) watched[fd] = Below(path);
+  if (fd < 0 || fd >= kMaxFds || !Below(path)) return fd;
+  const char* name = strrchr(path, '/');
+  snprintf(names[fd], sizeof names[fd], "%s", name != NULL ? name + 1 : path);
+  watched[fd] = 1;
   return fd;
 }
 
@@ -133,7 +137,7 @@ int close(int fd) {
 }
 
 ssize_t pwrite(int fd, const void* bytes, size_t size, off_t offset) {
-  if (Watched(fd) && Count("write", NULL)) {
+  if (Watched(fd) && Count("write", names[fd])) {
     if (REAL(pwrite)(fd, bytes, size / 2, offset) < 0) return -1;
     errno = error_code;
     return -1;
@@ -144,16 +148,17 @@ ssize_t pwrite64(int fd, const void* bytes, size_t size, off_t offset)
     __attribute__((alias("pwrite")));
 
 ssize_t write(int fd, const void* bytes, size_t size) {
-  if (Watched(fd) && Count("write", NULL)) return -1;
+  if (Watched(fd) && Count("write", names[fd])) return -1;
   return REAL(write)(fd, bytes, size);
 }
 
-int fsync(int fd) { return Watched(fd) && Count("sync", NULL) ? -1 : REAL(fsync)(fd); }
+int fsync(int fd) { return Watched(fd) && Count("sync", names[fd]) ? -1 : REAL(fsync)(fd); }
 
-int fdatasync(int fd) { return Watched(fd) && Count("sync", NULL) ? -1 : REAL(fdatasync)(fd); }
+int fdatasync(int fd) { return Watched(fd) && Count("sync", names[fd]) ? -1 : REAL(fdatasync)(fd); }
 
 int sync_file_range(int fd, off64_t offset, off64_t size, unsigned int flags) {
-  return Watched(fd) && Count("sync", NULL) ? -1 : REAL(sync_file_range)(fd, offset, size, flags);
+  return Watched(fd) && Count("sync", names[fd]) ? -1
+                                                 : REAL(sync_file_range)(fd, offset, size, flags);
 }
 
 int rename(const char* from, const char* to) {
@@ -161,18 +166,17 @@ int rename(const char* from, const char* to) {
 }
 
 int ftruncate(int fd, off_t size) {
-  return Watched(fd) && Count("truncate", NULL) ? -1 : REAL(ftruncate)(fd, size);
+  return Watched(fd) && Count("truncate", names[fd]) ? -1 : REAL(ftruncate)(fd, size);
 }
 
 int posix_fallocate(int fd, off_t offset, off_t size) {
-  return Watched(fd) && Count("allocate", NULL) ? error_code
-                                                : REAL(posix_fallocate)(fd, offset, size);
+  return Watched(fd) && Count("allocate", names[fd]) ? error_code
+                                                     : REAL(posix_fallocate)(fd, offset, size);
 }
-int posix_fallocate64(int fd, off_t offset, off_t size)
-    __attribute__((alias("posix_fallocate")));
+int posix_fallocate64(int fd, off_t offset, off_t size) __attribute__((alias("posix_fallocate")));
 
 int fallocate(int fd, int mode, off_t offset, off_t size) {
-  return Watched(fd) && Count("allocate", NULL) ? -1 : REAL(fallocate)(fd, mode, offset, size);
+  return Watched(fd) && Count("allocate", names[fd]) ? -1 : REAL(fallocate)(fd, mode, offset, size);
 }
 
 int unlink(const char* path) {
