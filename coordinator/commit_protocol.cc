@@ -74,6 +74,7 @@ bool CommitProtocol::AnswerRepeated(const CommitAsked& e) {
     return true;
   }
   if (!InLiveLease(id)) {
+    TROTH_MARK("commit-after-the-lease-or-epoch");
     ReplyResolved(e.token, e.id);
     return true;
   }
@@ -178,6 +179,7 @@ void CommitProtocol::BeginPreparing(const CommitAsked& e) {
     ++counters_.early_votes;
     BranchVote vote = e.branches[i].vote;
     if (!e.branches[i].authentic) {
+      TROTH_MARK("carried-vote-not-of-this-epoch");
       vote.ballot = Ballot::kRefused;
       vote.refusal = Refusal{
           Reason::kForbidden, false,
@@ -223,6 +225,7 @@ bool CommitProtocol::TakeVote(Transactions::iterator tx, Branch* branch, const B
   };
   switch (vote.ballot) {
     case Ballot::kWorking:
+      TROTH_MARK("vote-not-there-yet");
       branch->state = BranchState::kIdle;
       branch->retry_ms = std::min<std::uint32_t>(
           std::max<std::uint32_t>(branch->retry_ms * 2, options_.retry_min_ms),
@@ -369,6 +372,7 @@ void CommitProtocol::On(const FinishArrived& e) {
     return;  // acknowledged before
   }
   if (e.finished == Finished::kWorking) {
+    TROTH_MARK("finish-not-there-yet");
     branch->state = BranchState::kPrepared;
     branch->retry_ms = std::min<std::uint32_t>(
         std::max<std::uint32_t>(branch->retry_ms * 2, options_.retry_min_ms),
@@ -377,6 +381,7 @@ void CommitProtocol::On(const FinishArrived& e) {
     return;
   }
   if (e.finished != Finished::kDone) {
+    TROTH_MARK("ended-otherwise-than-decided");
     const bool hazard = e.finished == Finished::kHazard;
     ++(hazard ? counters_.hazards : counters_.heuristics);
     Append(HeuristicRecord{e.id, e.participant, hazard, e.message, unix_ms_}, /*force=*/true);
@@ -576,6 +581,7 @@ void CommitProtocol::OnDeadline(Transactions::iterator tx) {
     if (waiter.until > now_) {
       staying.push_back(waiter);
     } else if (tx->second.state == State::kCommitted) {
+      TROTH_MARK("committed-and-not-applied-in-time");
       ReplyCommitted(tx->first, &tx->second, waiter.token);
     } else {
       ReplyKind(waiter.token, OutcomeKind::kPending, tx->first);

@@ -7,6 +7,7 @@
 
 #include "common/check.h"
 #include "common/failpoint.h"
+#include "common/mark.h"
 #include "common/transaction_id.h"
 
 namespace troth {
@@ -133,6 +134,7 @@ Granted<Work> BranchTable::StartWork(const WorkRequest& request) {
 std::optional<Refusal> BranchTable::MayOpen(const WorkRequest& request) const {
   const std::string& id = request.transaction_id;
   if (ended_.contains(id)) {
+    TROTH_MARK("work-after-the-end");
     return Refuse(Refused::kEnded, "transaction " + id + " has already ended here");
   }
   if (branches_.contains(id)) {
@@ -143,6 +145,7 @@ std::optional<Refusal> BranchTable::MayOpen(const WorkRequest& request) const {
     return Refuse(Refused::kOutOfNumber, "work 0 brings a mark, which only work 0 draws");
   }
   if (OfEndedEpoch(id)) {
+    TROTH_MARK("work-of-an-ended-epoch");
     return Refuse(Refused::kEnded,
                   "transaction " + id + " is of an epoch that its coordinator has ended", true);
   }
@@ -290,6 +293,7 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
   view.vote = VoteOf(work.transaction_id);
   if (view.vote->kind == Vote::Kind::kRefused) return view.vote->refusal;
   if (view.vote->kind == Vote::Kind::kWorking) {
+    TROTH_MARK("early-prepare-not-in-time");
     const auto found = branches_.find(work.transaction_id);
     const Refusal late = Refuse(Refused::kDeadline, "the branch was not prepared in time", true);
     if (found != branches_.end()) found->second->doom = late;  // rolled back when it is prepared
@@ -409,6 +413,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
         branch->Enter(State::kPrepared, clock_->NowMs());
         return;
       }
+      TROTH_MARK("prepared-and-aborted-meanwhile");
       leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
       End(id, {Ended::How::kRolledBack, false, branch->works, *branch->doom});
       return;
@@ -416,10 +421,12 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
     case Kind::kRefused: {
       // 42710: somebody else's is prepared under this GID.
       const bool settled = result.refusal.sqlstate != "42710";
+      if (!settled) TROTH_MARK("gid-in-use");
       End(id, {Ended::How::kRolledBack, settled, branch->works, result.refusal});
       return;
     }
     case Kind::kUnknown:
+      TROTH_MARK("prepare-without-an-answer");
       // Whatever it came to, it was not said: no vote. If it is prepared it goes now, or the
       // sweep finds it.
       leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
@@ -539,6 +546,7 @@ std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& reques
     default: break;
   }
   // What is open here has not voted; the vote is of an earlier branch under this id.
+  TROTH_MARK("finish-finds-another-branch-open");
   const bool idle = branch->state == State::kActive || branch->state == State::kFailed;
   Doom(branch, Refuse(Refused::kEnded, "another branch of " + id + " was decided"), leaving);
   if (idle) return std::nullopt;
@@ -572,6 +580,7 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
     case State::kPrepared:
       if (request.seen_xid.has_value() &&
           *request.seen_xid != static_cast<std::uint32_t>(branch->evidence.xid)) {
+        TROTH_MARK("abort-finds-another-branch-prepared");
         return Working("another branch is prepared under this id by now");
       }
       if (!order->evidence.has_value()) order->evidence = branch->evidence;
@@ -700,6 +709,7 @@ void BranchTable::EpochBegan(const std::string& coordinator, std::uint32_t epoch
     }
     const Refusal why =
         Refuse(Refused::kEnded, "the coordinator has ended the transaction's epoch", true);
+    if (!over.empty()) TROTH_MARK("open-branch-of-an-ended-epoch");
     for (Branch* branch : over) Doom(branch, why, &leaving);
   }
   changed_.NotifyAll();
@@ -734,6 +744,7 @@ void BranchTable::Listed(const std::vector<std::string>& transaction_ids, std::i
     }
   }
   for (const std::string& id : gone) {
+    TROTH_MARK("prepared-branch-is-gone");
     End(id, {Ended::How::kRolledBack, false, 0,
              Refuse(Refused::kEnded, "the branch was settled by another hand")});
   }

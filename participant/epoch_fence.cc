@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "common/mark.h"
+
 namespace troth {
 
 namespace {
@@ -37,6 +39,7 @@ std::optional<Refusal> EpochFence::Check(const SeenCoordinator& sender) {
 
 std::optional<Refusal> EpochFence::Entry::Take(const SeenCoordinator& sender) {
   if (sender.epoch < seen.epoch) {
+    TROTH_MARK("stale-epoch-refused");
     return Refusal{Refused::kStaleEpoch,
                    "coordinator " + sender.coordinator + " has begun epoch " +
                        std::to_string(seen.epoch) + "; a sender of epoch " +

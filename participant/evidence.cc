@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <sstream>
 
+#include "common/mark.h"
+
 namespace troth {
 namespace {
 
@@ -101,11 +103,13 @@ FinishResult Judge(bool commit, const Evidence& vote, const Findings& findings) 
   using Kind = FinishResult::Kind;
   const std::string xid = "transaction " + std::to_string(vote.xid);
   if (const std::optional<std::string> why = WhyNoProof(vote, findings)) {
+    TROTH_MARK("evidence-is-void");
     return Make(Kind::kHazard,
                 xid + " is not prepared (any more), and nothing proves how it ended: " + *why);
   }
   switch (findings.status) {
     case XidStatus::kCommitted:
+      if (commit) TROTH_MARK("known-committed-by-evidence");
       if (commit) return Make(Kind::kDone, "");
       return Make(Kind::kHeuristic,
                   xid + " was committed by another hand; it was to be rolled back");

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/failpoint.h"
+#include "common/mark.h"
 
 namespace troth {
 
@@ -62,14 +63,17 @@ void Sweep::Settle(std::span<const SweepAnswer> answers, std::chrono::millisecon
     const std::string& id = answer.inquiry.transaction_id;
     switch (answer.verdict) {
       case SweepAnswer::Verdict::kCommit:
+        TROTH_MARK("sweep-commits");
         orders.push_back({id, true, answer.evidence, answer.inquiry.xid});
         break;
       case SweepAnswer::Verdict::kAbort:
+        TROTH_MARK("sweep-rolls-back");
         orders.push_back({id, false, std::nullopt, answer.inquiry.xid});
         break;
       case SweepAnswer::Verdict::kPending: break;
       case SweepAnswer::Verdict::kExpired:
       case SweepAnswer::Verdict::kNotMine:
+        TROTH_MARK("sweep-keeps-what-nobody-can-settle");
         if (const auto sighting = sightings_.find(id); sighting != sightings_.end()) {
           sighting->second.verdict = answer.verdict;
           sighting->second.not_before_ms = clock_->NowMs() + kHopeless.count();

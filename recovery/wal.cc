@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/failpoint.h"
+#include "common/mark.h"
 #include "common/thread_annotations.h"
 #include "recovery/wal_files.h"
 #include "recovery/wal_format.h"
@@ -395,11 +396,15 @@ Status Wal::Rep::Do(Chore chore) {
 Status Wal::Rep::OrDiskFull(Status status) {
   const MutexLock guard(&mu);
   if (status.code() == Code::kNoSpace) {
+    TROTH_MARK("log-disk-full");
     disk_full = true;
     retry_at_ms = clock->NowMs() + options.retry_ms;
     return OkStatus();
   }
-  if (status.ok() && !WantsSegment() && !WantsReserve() && has_spare_segment) disk_full = false;
+  if (status.ok() && !WantsSegment() && !WantsReserve() && has_spare_segment) {
+    if (disk_full) TROTH_MARK("log-disk-has-room-again");
+    disk_full = false;
+  }
   return status;
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "common/failpoint.h"
+#include "common/mark.h"
 
 namespace troth {
 namespace {
@@ -201,8 +202,12 @@ Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uin
   log.last_batch = end->last_batch;
   log.last_checksum = end->last_checksum;
   log.running_ms = std::max(end->running_ms, state->running_ms());
-  if (!end->cut.empty()) log.warnings.push_back(end->cut);
+  if (!end->cut.empty()) {
+    TROTH_MARK("torn-tail-cut");
+    log.warnings.push_back(end->cut);
+  }
   for (const std::string& name : listing->temporaries) {
+    TROTH_MARK("temporary-file-left-behind");
     log.warnings.push_back("removed " + name + ", left behind by a crash");
   }
   // All leases of the lives before are over.
