@@ -431,7 +431,7 @@ TEST_F(BranchTableTest, L13d_CommitOfAnotherXidRollsTheLiveOneBack) {
   EXPECT_TRUE(database_.Prepared().empty());
 }
 
-TEST_F(BranchTableTest, CommitAfterARestartGoesByTheEvidence) {
+TEST_F(BranchTableTest, L13c_CommitAfterARestartGoesByTheEvidence) {
   Do("work 1 a");
   Do("prepare 1");
   Restart();
@@ -441,13 +441,23 @@ TEST_F(BranchTableTest, CommitAfterARestartGoesByTheEvidence) {
   EXPECT_EQ(Do("commit 1"), "done");
 }
 
-TEST_F(BranchTableTest, SettledByHandIsAHeuristic) {
+// Each time nothing is prepared under the GID, and each time it ended otherwise.
+TEST_F(BranchTableTest, L13a_NotFoundProvesNothing) {
+  const SimDatabase::State backup = database_.Copy();
   Do("work 1 a");
   Do("prepare 1");
   database_.SettleByHand(Gid("1"), false);
   EXPECT_EQ(Do("commit 1"), "heuristic");
   EXPECT_EQ(Do("commit 1"), "heuristic");
   EXPECT_GE(table_->Counts().heuristics, 1u);
+  Do("work 2 a");
+  Do("prepare 2");
+  database_.SettleByHand(Gid("2"), true);
+  EXPECT_EQ(Do("commit 2"), "done");
+  Do("work 3 a");
+  Do("prepare 3");
+  database_.RestoreFrom(backup);
+  EXPECT_EQ(Do("commit 3"), "hazard");
 }
 
 TEST_F(BranchTableTest, L13b_ADatabaseThatWentBackIsAHazard) {

@@ -22,7 +22,7 @@ struct FenceTest : testing::Test {
   ManualClock clock;
 };
 
-TEST_F(FenceTest, LowerEpochsAreRefused) {
+TEST_F(FenceTest, L7c_LowerEpochsAreRefused) {
   EpochFence fence(&manager, &clock);
   EXPECT_FALSE(fence.Check({kMain, 3, 7, 10}));
   EXPECT_FALSE(fence.Check({kMain, 4, 8, 11}));
@@ -34,7 +34,7 @@ TEST_F(FenceTest, LowerEpochsAreRefused) {
   EXPECT_EQ(fence.Seen(kMain)->epoch, 4u);
 }
 
-TEST_F(FenceTest, ANewEpochIsKnownAfterARestart) {
+TEST_F(FenceTest, L7c_ANewEpochIsKnownAfterARestart) {
   {
     EpochFence fence(&manager, &clock);
     fence.Check({kMain, 4, 8, 11});
@@ -46,7 +46,7 @@ TEST_F(FenceTest, ANewEpochIsKnownAfterARestart) {
 
 // A coordinator whose log was cut begins an epoch, and speaks first: it must still hear what was
 // seen of the epoch before, also from a participant that was restarted in between.
-TEST_F(FenceTest, WhatWasSeenBeforeIsKeptUntilTold) {
+TEST_F(FenceTest, L7c_WhatWasSeenBeforeIsKeptUntilTold) {
   {
     EpochFence fence(&manager, &clock);
     fence.Check({kMain, 3, 7, 100});

@@ -214,7 +214,7 @@ TEST(WalTest, InitNeverReplacesALog) {
             Code::kInvalid);
 }
 
-TEST(WalTest, ALockedDirectoryIsRefused) {
+TEST(WalTest, L7b_ALockedDirectoryIsRefused) {
   WalHarness h;
   h.Start();
   RecoveredState state;
@@ -428,7 +428,7 @@ TEST(WalTest, OnAFullDiskSpaceIsHandedOn) {
 
 // ---- Failed writes and syncs, kills, power losses.
 
-TEST(WalTest, AFailedSyncIsDeathAndWhatWasDurableStays) {
+TEST(WalTest, L15_AFailedSyncIsDeathAndWhatWasDurableStays) {
   for (int lost = 0; lost < 2; ++lost) {
     WalHarness h;
     h.Start();
@@ -522,10 +522,10 @@ void CrashEverywhere(bool power, bool reorder) {
 }
 
 TEST(WalCrash, KilledAtEachStep) { CrashEverywhere(false, false); }
-TEST(WalCrash, PowerLostAtEachStep) { CrashEverywhere(true, false); }
+TEST(WalCrash, L15_PowerLostAtEachStep) { CrashEverywhere(true, false); }
 TEST(WalCrash, PowerLostAtEachStepNamesInAnyOrder) { CrashEverywhere(true, true); }
 
-TEST(WalCrash, ErrorsAtEachStep) {
+TEST(WalCrash, L15_ErrorsAtEachStep) {
   int errors = 0;
   for (const Code code : {Code::kIo, Code::kNoSpace}) {
     for (std::uint64_t n = 1;; ++n) {
