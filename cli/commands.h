@@ -13,6 +13,7 @@ struct ControlOptions {
   int limit = 100;
   std::string reason;
   std::string transaction;  // wal dump: only this one
+  std::string name;         // wal: whose log it must be; empty: anybody's
 };
 
 using Arguments = std::vector<std::string>;

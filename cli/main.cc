@@ -12,6 +12,7 @@ DEFINE_bool(json, false, "output for programs");
 DEFINE_int32(limit, 100, "list: at most so many");
 DEFINE_string(reason, "", "who decides, and why; kept for ever");
 DEFINE_string(transaction, "", "wal dump: only what concerns this transaction");
+DEFINE_string(name, "", "wal: name or id of the coordinator whose log it must be");
 
 namespace {
 
@@ -26,7 +27,8 @@ constexpr char kUsage[] =
     "  trothctl drain                             stop leasing ids; end what is under way\n"
     "  trothctl accept-gap --reason TEXT          a cut log: go on without what is missing\n"
     "  trothctl discard-report NAME --reason TEXT a cut log: the participant is wrong\n"
-    "  trothctl wal verify|stats|dump DIR         reads a log directory, changes nothing\n"
+    "  trothctl wal verify|stats|dump DIR [--name NAME]\n"
+    "                                             reads a log directory, changes nothing\n"
     "\n"
     "Exit codes: 0 done, 1 refused or not intact, 2 called wrongly, 3 not reachable.";
 
@@ -52,7 +54,7 @@ int main(int argc, char** argv) {
               << "; see trothctl --help\n";
     return 2;
   }
-  const troth::ControlOptions options{FLAGS_coordinator, FLAGS_json, FLAGS_limit, FLAGS_reason,
-                                      FLAGS_transaction};
+  const troth::ControlOptions options{FLAGS_coordinator, FLAGS_json,        FLAGS_limit,
+                                      FLAGS_reason,      FLAGS_transaction, FLAGS_name};
   return command->second(options, troth::Arguments(argv + 2, argv + argc));
 }

@@ -1,8 +1,18 @@
-// See commands.h: what reads a log directory. Read only, and without the lock: on a live
-// directory a file may vanish under compaction, then it is listed and read anew.
+// See commands.h: what reads a log directory. Read only, and without the lock, which only the
+// owner may take. So the directory may change while it is read: a file vanishes under
+// compaction, a batch is half written. What is found wrong counts when another look finds the
+// same; nothing is printed before a look that counts.
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
 #include <iostream>
 #include <map>
+#include <memory>
+#include <sstream>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -16,16 +26,26 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kTries = 20;  // a compaction is rare; twenty in a row are something else
+constexpr int kTries = 50;
+constexpr std::chrono::milliseconds kPause{20};  // a batch and its sync take less
 
-// Runs `read` again when a file vanished under it.
+// Looks again when something seems wrong, until it seems so twice in the same way. `directory`
+// must be the log of `options.name`, if that is given.
 template <typename Read>
-Result<WalEnd> Retrying(const Read& read) {
-  Result<WalEnd> end = read();
-  for (int i = 1; i < kTries && !end.ok() && end.status().code() == Code::kNotFound; ++i) {
-    end = read();
+Result<WalEnd> LookUntilSure(const ControlOptions& options, const std::string& directory,
+                             const Read& read) {
+  std::string said;
+  for (int i = 1;; ++i) {
+    Result<WalEnd> end = read();
+    if (end.ok()) {
+      const Status whose = CheckWhoseLog(directory, end->coordinator_id, options.name);
+      if (!whose.ok()) return whose;
+    }
+    const std::string wrong = end.ok() ? end->cut : end.status().message();
+    if (wrong.empty() || wrong == said || i == kTries) return end;
+    said = wrong;
+    std::this_thread::sleep_for(kPause);
   }
-  return end;
 }
 
 int Report(const Status& status) {
@@ -69,7 +89,8 @@ const LocalId* IdOf(const LogRecord& record) {
 
 class Dumper : public WalVisitor {
  public:
-  Dumper(bool as_json, std::string only) : json_(as_json), only_(std::move(only)) {}
+  Dumper(bool as_json, std::string only, std::FILE* out)
+      : json_(as_json), only_(std::move(only)), out_(out) {}
   void OnBatch(const BatchPlace& place, const BatchHeader& header) override {
     file_ = place.file;
     offset_ = place.offset;
@@ -78,15 +99,19 @@ class Dumper : public WalVisitor {
   Status OnRecord(const LogRecord& record, std::int64_t running_ms) override {
     const LocalId* id = IdOf(record);
     if (!only_.empty() && (id == nullptr || id->ToString() != only_)) return OkStatus();
+    std::ostringstream line;
     if (json_) {
-      std::cout << json{{"file", file_},          {"offset", offset_},
-                        {"batch", number_},       {"running_ms", running_ms},
-                        {"kind", KindOf(record)}, {"record", DebugString(record)}}
-                       .dump()
-                << "\n";
+      line << json{{"file", file_},          {"offset", offset_},
+                   {"batch", number_},       {"running_ms", running_ms},
+                   {"kind", KindOf(record)}, {"record", DebugString(record)}};
     } else {
-      std::cout << file_ << "+" << offset_ << " batch " << number_ << " at " << running_ms
-                << " ms: " << DebugString(record) << "\n";
+      line << file_ << "+" << offset_ << " batch " << number_ << " at " << running_ms
+           << " ms: " << DebugString(record);
+    }
+    line << "\n";
+    const std::string text = line.str();
+    if (std::fwrite(text.data(), 1, text.size(), out_) != text.size()) {
+      return Status(Code::kNoSpace, "no space for a temporary file");
     }
     return OkStatus();
   }
@@ -94,6 +119,7 @@ class Dumper : public WalVisitor {
  private:
   const bool json_;
   const std::string only_;
+  std::FILE* const out_;
   std::string file_;
   std::uint64_t offset_ = 0;
   std::uint64_t number_ = 0;
@@ -101,7 +127,7 @@ class Dumper : public WalVisitor {
 
 int Verify(const ControlOptions& options, const std::string& directory, bool statistics) {
   Verifier verifier;
-  const Result<WalEnd> end = Retrying([&] {
+  const Result<WalEnd> end = LookUntilSure(options, directory, [&] {
     verifier = Verifier();
     return ReadWal(PosixFileSystem(), directory, kWholeLog, &verifier);
   });
@@ -145,16 +171,35 @@ int Verify(const ControlOptions& options, const std::string& directory, bool sta
   return 0;
 }
 
-// Once printed, a line can't be taken back: no second reading here.
 int Dump(const ControlOptions& options, const std::string& directory) {
-  std::string only = options.transaction;
-  if (!only.empty()) {
-    const Result<TransactionId> id = TransactionId::Parse(only);
+  std::string only, whose = options.name;
+  if (!options.transaction.empty()) {
+    const Result<TransactionId> id = TransactionId::Parse(options.transaction);
     if (!id.ok()) return Report(id.status());
     only = id->local.ToString();
+    if (whose.empty()) whose = id->coordinator;
   }
-  Dumper dumper(options.json, only);
-  const Result<WalEnd> end = ReadWal(PosixFileSystem(), directory, kWholeLog, &dumper);
+  ControlOptions wanted = options;
+  wanted.name = whose;
+  // Kept in a file until the look counts: a log may be larger than memory, once written out.
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> text(std::tmpfile(), std::fclose);
+  if (text == nullptr) return Report(Status(Code::kIo, "no temporary file can be made"));
+  const Result<WalEnd> end = LookUntilSure(wanted, directory, [&] {
+    std::rewind(text.get());
+    if (ftruncate(fileno(text.get()), 0) != 0) {
+      return Result<WalEnd>(Status(Code::kIo, "a temporary file cannot be cut"));
+    }
+    Dumper dumper(options.json, only, text.get());
+    return ReadWal(PosixFileSystem(), directory, kWholeLog, &dumper);
+  });
+  const bool refused = !end.ok() && end.status().code() == Code::kRefused;
+  std::rewind(text.get());
+  std::array<char, 65536> piece;
+  // What precedes a damage is still worth seeing.
+  for (std::size_t n = 0;
+       !refused && (n = std::fread(piece.data(), 1, piece.size(), text.get())) > 0;) {
+    std::cout.write(piece.data(), static_cast<std::streamsize>(n));
+  }
   if (!end.ok()) return Report(end.status());
   if (!options.json && !end->cut.empty()) std::cout << "the rest is torn: " << end->cut << "\n";
   return 0;
@@ -170,7 +215,7 @@ int WalCommand(const ControlOptions& options, const Arguments& arguments) {
     return Verify(options, arguments[1], /*statistics=*/true);
   }
   if (arguments.size() == 2 && arguments[0] == "dump") return Dump(options, arguments[1]);
-  std::cerr << "trothctl: usage: trothctl wal verify|stats|dump DIR [--json] "
+  std::cerr << "trothctl: usage: trothctl wal verify|stats|dump DIR [--json] [--name NAME] "
                "[--transaction ID]\n";
   return 2;
 }

@@ -18,7 +18,9 @@
 
 DEFINE_string(wal_dir, "", "directory of the write-ahead log; local disk, one coordinator");
 DEFINE_bool(init, false, "make a new, empty log in --wal_dir, as another coordinator, and exit");
-DEFINE_string(name, "troth", "with --init: name of the coordinator, 1 to 16 of [a-z0-9-]");
+DEFINE_string(name, "troth",
+              "with --init: name of the coordinator, 1 to 16 of [a-z0-9-]; later, when given: name "
+              "or id that the log must have");
 DEFINE_string(host, "127.0.0.1", "address the listeners bind to");
 DEFINE_int32(client_port, 7711, "port for applications; 0: any free one");
 DEFINE_int32(peer_port, 7712, "port for participants; 0: any free one");
@@ -38,9 +40,12 @@ DEFINE_uint32(
 DEFINE_bool(early_prepare, true, "accept votes carried by clients");
 DEFINE_bool(read_only, true, "accept branches declared read-only");
 DEFINE_int64(drain_ms, 10000, "on SIGTERM: time for transactions under way to end");
-DEFINE_uint64(wal_segment_bytes, 4u << 20, "size of a log segment, a multiple of 4096");
+DEFINE_uint64(wal_segment_bytes, 4u << 20,
+              "size of a log segment, a multiple of 4096, at least 131072");
 
 namespace {
+
+constexpr std::uint64_t kLeastSegmentBytes = 128u << 10;
 
 constexpr char kUsage[] =
     "The coordinator of Troth: commits transactions over several services, or aborts them.\n"
@@ -65,6 +70,9 @@ std::string RandomBytes(std::size_t count) {
 troth::WalOptions LogOptions() {
   troth::WalOptions options;
   options.segment_bytes = FLAGS_wal_segment_bytes;
+  if (!FLAGS_init && !gflags::GetCommandLineFlagInfoOrDie("name").is_default) {
+    options.coordinator = FLAGS_name;
+  }
   options.retention.lease_ms = FLAGS_lease_ms;
   options.retention.record_ms = FLAGS_record_retention_ms;
   options.retention.record_bytes = FLAGS_record_retention_bytes;
@@ -190,6 +198,11 @@ int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(kUsage, &argc, &argv)) return *done;
   if (FLAGS_wal_dir.empty()) {
     std::cerr << "troth-coordinator: --wal_dir is required; see --help\n";
+    return 2;
+  }
+  if (FLAGS_wal_segment_bytes < kLeastSegmentBytes) {
+    std::cerr << "troth-coordinator: --wal_segment_bytes is at least " << kLeastSegmentBytes
+              << ": smaller ones never have the room that a commit asks for\n";
     return 2;
   }
   return FLAGS_init ? Init() : Serve();

@@ -570,8 +570,8 @@ Result<std::string> Wal::Init(FileSystem* fs, const std::string& directory,
 Result<std::unique_ptr<Wal>> Wal::Open(FileSystem* fs, Clock* clock, const std::string& directory,
                                        const WalOptions& options, RecoveredState* state) {
   TROTH_RETURN_IF_ERROR(CheckOptions(options));
-  Result<OpenedLog> opened =
-      OpenLog(fs, directory, options.segment_bytes, options.retention, options.random, state);
+  Result<OpenedLog> opened = OpenLog(fs, directory, options.segment_bytes, options.retention,
+                                     options.coordinator, options.random, state);
   if (!opened.ok()) return opened.status();
   return std::unique_ptr<Wal>(
       new Wal(std::make_unique<Rep>(clock, fs, directory, options, *std::move(opened))));

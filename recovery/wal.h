@@ -23,6 +23,8 @@ struct WalOptions {
   std::int64_t idle_mark_ms = 1000;        // quiet time after which a mark is due
   std::int64_t retry_ms = 500;             // between attempts to get disk space
   Retention retention;
+  // Whose log it must be: a name, or an id `<name>-<mark>`. Empty: anybody's.
+  std::string coordinator;
   std::function<std::uint64_t()> random;  // empty: the system's
 };
 inline constexpr std::uint64_t kMinSegmentBytes = 32u << 10;
@@ -60,7 +62,8 @@ class Wal {
   // Locks the directory, replays the log into `*state` (fresh), rewrites what it read as a
   // checkpoint and a new segment, syncs these, and only then returns (law L15). Damage that a
   // torn last write leaves is cut and told by warnings(); any other is kCorrupt, naming file,
-  // offset and cause, and nothing on disk is changed. kRefused: another process holds the lock.
+  // offset and cause, and nothing on disk is changed. kRefused: another process holds the lock,
+  // or it is the log of another coordinator than `options.coordinator`.
   // kNotFound: no log there; the message says how to make one. `clock` and `fs` outlive it.
   static Result<std::unique_ptr<Wal>> Open(FileSystem* fs, Clock* clock,
                                            const std::string& directory, const WalOptions& options,

@@ -183,8 +183,8 @@ Result<std::string> InitLog(FileSystem* fs, const std::string& directory,
 }
 
 Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uint64_t segment_bytes,
-                          const Retention& retention, std::function<std::uint64_t()> random,
-                          RecoveredState* state) {
+                          const Retention& retention, const std::string& coordinator,
+                          std::function<std::uint64_t()> random, RecoveredState* state) {
   Result<WalListing> listing = ListWal(fs, directory);
   if (!listing.ok()) return listing.status();
   OpenedLog log;
@@ -196,6 +196,7 @@ Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uin
   }
   const Result<WalEnd> end = ReadWal(fs, directory, kWholeLog, &visitor);
   if (!end.ok()) return end.status();
+  TROTH_RETURN_IF_ERROR(CheckWhoseLog(directory, end->coordinator_id, coordinator));
 
   log.files = std::make_unique<WalFiles>(fs, directory, std::move(random));
   log.coordinator_id = end->coordinator_id;

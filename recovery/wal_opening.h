@@ -43,7 +43,7 @@ Result<std::string> InitLog(FileSystem* fs, const std::string& directory,
 
 // As Wal::Open. `*state` is fresh.
 Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uint64_t segment_bytes,
-                          const Retention& retention, std::function<std::uint64_t()> random,
-                          RecoveredState* state);
+                          const Retention& retention, const std::string& coordinator,
+                          std::function<std::uint64_t()> random, RecoveredState* state);
 
 }  // namespace troth

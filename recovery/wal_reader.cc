@@ -295,4 +295,13 @@ Result<WalEnd> ReadWal(FileSystem* fs, const std::string& directory, std::uint64
   return LogReading(fs, directory, visitor).Run(through);
 }
 
+Status CheckWhoseLog(const std::string& directory, const std::string& coordinator_id,
+                     const std::string& wanted) {
+  const std::string name = coordinator_id.substr(0, coordinator_id.rfind('-'));
+  if (wanted.empty() || wanted == coordinator_id || wanted == name) return OkStatus();
+  return Status(Code::kRefused, directory + " is the log of coordinator " + coordinator_id +
+                                    ", not of " + wanted +
+                                    ": is this the right directory, the right volume?");
+}
+
 }  // namespace troth

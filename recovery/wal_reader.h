@@ -65,4 +65,9 @@ inline constexpr std::uint64_t kWholeLog = ~std::uint64_t{0};
 Result<WalEnd> ReadWal(FileSystem* fs, const std::string& directory, std::uint64_t through,
                        WalVisitor* visitor);
 
+// kRefused, naming both, unless `wanted` (a coordinator's name, or its id; empty: anybody) is
+// whose log this is.
+Status CheckWhoseLog(const std::string& directory, const std::string& coordinator_id,
+                     const std::string& wanted);
+
 }  // namespace troth
