@@ -60,7 +60,7 @@ class Client:
         try:
             self._popen.stdin.write(json.dumps(request, separators=(',', ':')).encode() + b'\n')
             self._popen.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # Gone, or closed by kill().
             pass
 
     def answers(self):

@@ -2,6 +2,8 @@
 passed, and which actions make no sense there, with the reason.  Decided here, not by a run.
 """
 
+import re
+
 ACTIONS = ('kill', 'pause', 'cut', 'error')
 
 _NO_BRANCH = 'the point has no error branch: what follows does not depend on it'
@@ -63,3 +65,14 @@ ROWS = (
     _p('sweep-answered', provoke='in-doubt', error=_NO_BRANCH),
     _p('sweep-settled', provoke='in-doubt', error=_NO_BRANCH),
 )
+
+# Failpoints that are no crash window: what they do besides an error is done elsewhere.
+NO_WINDOWS = {
+    'log-segment-no-space': 'stands for ENOSPC; a crash there is that of `log-segment-written`',
+}
+
+
+def documented(root):
+    """The rows as docs/protocol.md has them: [(name, process)]."""
+    text = (root / 'docs' / 'protocol.md').read_text(encoding='utf-8')
+    return re.findall(r'^\| `([a-z-]+)` \| (coordinator|participant) \|', text, re.MULTILINE)

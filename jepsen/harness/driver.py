@@ -8,6 +8,8 @@ import time
 
 # An answer that takes longer than this is no answer: every call of the client has a deadline.
 HUNG_SECONDS = 30
+# A turn of the loop that takes this much longer than it ought to: the machine gave us no time.
+STALL_SECONDS = 0.5
 OBSERVER = 1_000_000_000
 
 
@@ -37,6 +39,7 @@ class Driver:
         self.hung = []            # words
         self.told = []            # ids of which a client heard that they were committed
         self.client_deaths = 0
+        self.stalls = []          # (ns since the start, seconds) in which nobody here ran
         self._random = random.Random(seed)
         self._pause = count / rate if rate else 0
         self._workers = [Worker(i, workloads[i % len(workloads)],
@@ -60,8 +63,12 @@ class Driver:
         """Lets the workers work for so long; calls `every(seconds passed)` now and then."""
         begun = time.monotonic()
         end, tick = begun + seconds, begun
+        turn = time.monotonic()
         while time.monotonic() < end:
             now = time.monotonic()
+            if now - turn > STALL_SECONDS:
+                self.stalls.append((self.recorder.now(), now - turn))
+            turn = now
             for worker in self._workers:
                 if worker.operation is None and now >= worker.due:
                     self._ask(worker, worker.workload.next())
@@ -71,6 +78,11 @@ class Driver:
                 self._look_for_hung()
                 if every:
                     every(now - begun)
+                    turn = time.monotonic()   # That may take a while.
+
+    def stalled(self, since=0):
+        """Seconds, in all, in which the whole test stood still."""
+        return sum(seconds for at, seconds in self.stalls if at >= since)
 
     def drain(self, seconds=HUNG_SECONDS + 10):
         """Asks nothing more; returns when all is answered."""
@@ -168,7 +180,7 @@ class Driver:
         for worker in self._workers:
             if worker.operation is None or worker.client in self._paused:
                 continue
-            if now - worker.asked > HUNG_SECONDS * 1_000_000_000:
+            if now - worker.asked > (HUNG_SECONDS + self.stalled(worker.asked)) * 1_000_000_000:
                 self.hung.append(f'{worker.workload.name}/{worker.operation.f} '
                                  f'{worker.operation.id} had no answer for {HUNG_SECONDS} s')
                 worker.client.kill()  # Its end is seen by _listen, and all of it becomes :info.

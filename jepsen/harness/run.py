@@ -108,7 +108,7 @@ class Run:
         self.problems, self.skipped, self.deaths = [], {}, []
         self.verdicts, self.injections = [], []
         self.cluster = self.driver = self.recorder = self.log = None
-        self.log_read_at = 0
+        self.log_read_at = self.healed_at = 0
 
     def say(self, words):
         print(f'run: {words}', file=sys.stderr, flush=True)
@@ -226,6 +226,8 @@ class Run:
         self.say(f'healed; {WITHIN} s to settle')
         self.healed_at = self.recorder.now()
         self.driver.run(WITHIN + 0.5)
+        if late := self.driver.stalled(self.healed_at):
+            self.driver.run(late)
         self.driver.drain()
         for workload in self.workloads:
             lost = self.driver.run_all(workload, workload.final_operations())
@@ -234,7 +236,8 @@ class Run:
         self.driver.drain()
 
     def _look_at_what_is_left(self):
-        while self.recorder.now() < self.healed_at + (WITHIN + 0.1) * _SECOND:
+        within = WITHIN + self.driver.stalled(self.healed_at)
+        while self.recorder.now() < self.healed_at + (within + 0.1) * _SECOND:
             time.sleep(0.05)
         for participant in self.cluster.names():
             self.driver.note('orphans', 'prepared', {
@@ -262,14 +265,16 @@ class Run:
             return
         self.say('checks the histories')
         gc.collect()
+        # Where the machine gave nobody here any time, nobody can have done anything in it.
+        within = WITHIN + (self.driver.stalled(self.healed_at) if self.driver else 0)
         for workload in self.workloads:
             self.verdicts += judge(self.recorder.paths[workload.name], workload.name,
-                                   [*workload.checkers, 'liveness'], workload.model, WITHIN,
+                                   [*workload.checkers, 'liveness'], workload.model, within,
                                    self.options.participants)
-        self.verdicts += judge(self.recorder.paths['orphans'], 'orphans', ['orphans'], None, WITHIN,
+        self.verdicts += judge(self.recorder.paths['orphans'], 'orphans', ['orphans'], None, within,
                                self.options.participants)
         if {'audit', 'bank'} & {w.name for w in self.workloads}:
-            self.verdicts += judge(self.recorder.paths['log'], 'log', ['log'], None, WITHIN,
+            self.verdicts += judge(self.recorder.paths['log'], 'log', ['log'], None, within,
                                    self.options.participants, self.directory / 'log' / 'log.jsonl')
 
     def _find_problems(self):
@@ -346,6 +351,8 @@ class Run:
             print(f'{name:20} {len(mine):>6} {sum(i.in_flight for i in mine):>10}')
         for name, reason in self.skipped.items():
             print(f'{name:20} skipped: {reason}')
+        if self.driver and self.driver.stalls:
+            print(f'the machine gave the test no time for {self.driver.stalled():.0f} s of it')
         print()
         for verdict in self.verdicts:
             words = 'could not judge' if verdict.report is None else (

@@ -9,7 +9,6 @@ import argparse
 import collections
 import pathlib
 import random
-import re
 import shutil
 import sys
 import time
@@ -19,7 +18,7 @@ from checkers import edn
 
 from . import database, isolation, log_export, points
 from .cluster import Cluster, Options
-from .crash_table import ACTIONS, ROWS
+from .crash_table import ACTIONS, ROWS, documented
 from .driver import Driver
 from .judge import judge
 from .process import Process
@@ -70,12 +69,6 @@ class Cell:
 
     def name(self):
         return f'{self.row.name}/{self.action}'
-
-
-def documented(root):
-    """The failpoints of the table in docs/protocol.md: [(name, process)]."""
-    text = (root / 'docs' / 'protocol.md').read_text(encoding='utf-8')
-    return re.findall(r'^\| `([a-z-]+)` \| (coordinator|participant) \|', text, re.MULTILINE)
 
 
 class Sweep:
