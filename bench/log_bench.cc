@@ -50,7 +50,7 @@ constexpr char kUsage[] =
     "control, half of it before and half after, whose log is never compacted; sampled: outcomes\n"
     "asked for, before and after a restart. Exit codes: 0 measured, 1 an outcome was wrong.";
 
-constexpr std::uint32_t kBlock = 10'000;  // ids in a lease
+constexpr std::uint32_t kBlock = 500;  // ids in a lease
 constexpr std::uint64_t kUnheard = 100;   // one in so many ids is never asked to commit
 
 bool NeverAsked(std::uint64_t sequence) { return sequence % kUnheard == 0; }
@@ -108,8 +108,29 @@ struct Load {
   Waits waits;
 };
 
+// Hands waits over now and then: a table for each caller would be the most of the memory.
+class WaitsOfCaller {
+ public:
+  explicit WaitsOfCaller(Load* load) : load_(load) {}
+  ~WaitsOfCaller() { HandOver(); }
+  void Add(double us) {
+    kept_[used_++] = us;
+    if (used_ == kept_.size()) HandOver();
+  }
+
+ private:
+  void HandOver() {
+    const std::lock_guard<std::mutex> lock(load_->mutex);
+    for (std::size_t i = 0; i < used_; ++i) load_->waits.Add(kept_[i]);
+    used_ = 0;
+  }
+  Load* const load_;
+  std::array<double, 512> kept_{};
+  std::size_t used_ = 0;
+};
+
 void RunCaller(Load* load) {
-  Waits waits;
+  WaitsOfCaller waits(load);
   std::vector<Stretch> stretches;
   ReplyLease lease;
   Stretch now;
@@ -142,7 +163,6 @@ void RunCaller(Load* load) {
   }
   if (now.end > now.first) stretches.push_back(now);
   const std::lock_guard<std::mutex> lock(load->mutex);
-  load->waits.Add(waits);
   load->stretches.insert(load->stretches.end(), stretches.begin(), stretches.end());
 }
 

@@ -19,6 +19,7 @@ import world
 FAULTS = ("kill", "EIO", "ENOSPC")
 FLAGS = ("--wal_segment_bytes", "131072")  # 31 commits fill a segment
 COMMITS = 75                               # two compactions
+SETTLE_AT = (0, 35, 66)  # after opening, and each new segment: the same calls in each run
 BOARD = struct.Struct("LL64s")
 OPENING_FAILED, LOG_FAILED = 1, 3
 WORDS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
@@ -129,6 +130,8 @@ class Rig:
             client = world.Client(self.world)
             done, end = 0, time.monotonic() + 20
             while done < COMMITS:
+                if done in SETTLE_AT:
+                    self.let_it_settle()
                 try:
                     outcome = client.commit()
                     done += outcome.reason is None or "no room" not in outcome.message
