@@ -421,7 +421,6 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
     case Kind::kRefused: {
       // 42710: somebody else's is prepared under this GID.
       const bool settled = result.refusal.sqlstate != "42710";
-      if (!settled) TROTH_MARK("gid-in-use");
       End(id, {Ended::How::kRolledBack, settled, branch->works, result.refusal});
       return;
     }
@@ -580,7 +579,6 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
     case State::kPrepared:
       if (request.seen_xid.has_value() &&
           *request.seen_xid != static_cast<std::uint32_t>(branch->evidence.xid)) {
-        TROTH_MARK("abort-finds-another-branch-prepared");
         return Working("another branch is prepared under this id by now");
       }
       if (!order->evidence.has_value()) order->evidence = branch->evidence;

@@ -26,11 +26,14 @@ struct Profile {
   // How long records live whole. A late duplicate of work may prepare a branch under an id that
   // ended; while the record is whole it is rolled back, later it is kept in doubt, as expired.
   std::int64_t record_ms = 20'000;
+  bool lossy_failover = false;  // the standby lacks the last of the log
+  // A few runs each with a short life of records, lossy failovers, and many late duplicates.
+  bool mixed = false;
 };
 constexpr std::uint32_t Bit(Fault f) { return 1u << f; }
 constexpr Profile kProfiles[] = {
-    {"default", 120 * kMs, 10, 30, {1, 1, 1, 2, 5}, 0},
-    {"stormy", 30 * kMs, 60, 100, {8, 8, 4, 10, 20}, 0},
+    {"default", 120 * kMs, 10, 30, {1, 1, 1, 2, 5}, 0, 20'000, false, true},
+    {"stormy", 30 * kMs, 60, 100, {8, 8, 4, 10, 20}, 0, 20'000, false, true},
     {"calm", 0, 0, 0, {0, 0, 0, 0, 0}, (1u << kFaults) - 1},
     {"disk",
      60 * kMs,
@@ -46,6 +49,7 @@ constexpr Profile kProfiles[] = {
      Bit(kCoordinatorCrash) | Bit(kPowerLoss) | Bit(kDiskErrors) | Bit(kDiskFull) |
          Bit(kParticipantCrash) | Bit(kDatabaseCrash) | Bit(kDatabaseAway) | Bit(kStatementFaults)},
     {"retention", 60 * kMs, 20, 200, {1, 1, 1, 2, 5}, 0, 400},
+    {"failover", 40 * kMs, 10, 30, {1, 1, 1, 2, 5}, 0, 20'000, true},
 };
 const Profile* Find(const std::string& name) {
   for (const Profile& profile : kProfiles) {
@@ -66,7 +70,12 @@ Cluster::Cluster(const Options& options)
     : options_(WithProfile(options)), random_(options.seed), disk_(options.seed ^ 0x5eed) {
   wal_options_.segment_bytes = (128u << 10) << Below(3);
   wal_options_.retention.lease_ms = kLeaseMs;
-  wal_options_.retention.record_ms = Find(options_.profile)->record_ms;
+  const Profile& profile = *Find(options_.profile);
+  wal_options_.retention.record_ms = profile.mixed && Below(12) == 0 ? 400 : profile.record_ms;
+  // A standby without a finish asks for it; that the answer is still there is its retention.
+  const bool short_lived = wal_options_.retention.record_ms < 1'000;
+  lossy_failover_ = profile.lossy_failover || (profile.mixed && !short_lived && Below(12) == 0);
+  duplicate_ = profile.mixed && Below(12) == 0 ? 500 : profile.duplicate;
   wal_options_.retention.outcome_ms = 600'000;
   wal_options_.random = [this] { return Random(); };
   const int participants =
@@ -82,6 +91,8 @@ Cluster::Cluster(const Options& options)
   beats_.assign(participants_.size(), 0);
   secret_of_.assign(participants_.size(), Epoch{});
   cut_off_until_.assign(participants_.size(), 0);
+  lost_something_.assign(participants_.size(), false);
+  late_work_.resize(participants_.size());
   const Result<std::string> id = Wal::Init(&disk_, "/log", "bank", wal_options_);
   TROTH_CHECK(id.ok());
   coordinator_id_ = *id;
@@ -448,7 +459,7 @@ void Cluster::CallParticipant(ParticipantIndex index, std::uint64_t generation, 
     });
   };
   const int lost = Find(options_.profile)->lost;
-  if (On(kDuplicates) && Chance(Find(options_.profile)->duplicate)) {
+  if (On(kDuplicates) && Chance(duplicate_)) {
     // A copy that comes late, when nobody waits for its answer any more.
     Count(kDuplicates);
     world_.In(static_cast<Us>(Below(200 * kMs)), [this, serve, sender, participant] {
@@ -497,6 +508,14 @@ void Cluster::StartParticipant(int i) {
   const std::uint64_t life = ++participant_life_[static_cast<std::size_t>(i)];
   p(i).Start();
   Say(2 + i, "p" + std::to_string(i) + " starts");
+  // It forgot which ids ended, and copies of work from before its death arrive.
+  for (const WorkAsk& ask : late_work_[static_cast<std::size_t>(i)]) {
+    if (!On(kDuplicates) || Below(2) == 0) continue;
+    Count(kDuplicates);
+    world_.In(static_cast<Us>(Below(20 * kMs)), [this, i, ask] {
+      if (p(i).alive()) p(i).Work(ask);
+    });
+  }
   world_.In(static_cast<Us>(Below(5 * kMs)), [this, i, life] { Beat(i, life); });
 }
 
@@ -657,6 +676,10 @@ void Cluster::Misfortune() {
         p(i).SetAway(true);
         world_.In(outage, [this, i] { p(i).SetAway(false); });
         break;
+      case kDatabaseFailover:
+        Count(fault);
+        FailOver(i);
+        break;
       case kPartitions:
         Count(fault);
         Say(2 + i, "cut off from the coordinator");
@@ -673,6 +696,28 @@ void Cluster::Misfortune() {
   const Us mean = Find(options_.profile)->misfortune_us;
   world_.In(static_cast<Us>(1 + Below(static_cast<std::uint64_t>(2 * mean))),
             [this] { Misfortune(); });
+}
+
+void Cluster::FailOver(int i) {
+  p(i).NoteStandby();
+  auto now = [this, i] {
+    for (const Participant::Lost& lost : p(i).FailOver()) {
+      lost_something_[static_cast<std::size_t>(i)] = true;
+      if (lost.key.front() != 't') continue;  // a contended row
+      for (ClientBranch& branch : transactions_[std::stoul(lost.key.substr(1))].branches) {
+        if (branch.participant != i) continue;
+        branch.lost |= lost.how != Participant::Lost::kFinish;
+        branch.lost_prepared |= lost.how == Participant::Lost::kPrepared;
+        branch.unfinished |= lost.how == Participant::Lost::kFinish;
+      }
+    }
+    Say(2 + i, "its database fails over");
+  };
+  if (lossy_failover_) {
+    world_.In(static_cast<Us>(Below(8 * kMs)), now);
+  } else {
+    now();
+  }
 }
 
 void Cluster::Heal() {

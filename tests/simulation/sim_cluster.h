@@ -35,12 +35,13 @@ enum Fault : std::uint32_t {
   kSlowNetwork,
   kClientsVanish,
   kClientsAbort,
+  kDatabaseFailover,
   kFaults
 };
 inline constexpr const char* kFaultNames[] = {
-    "coordinator-crash", "power-loss",    "disk-errors",      "disk-full",    "participant-crash",
-    "database-crash",    "database-away", "statement-faults", "partitions",   "lost-messages",
-    "duplicates",        "slow-network",  "clients-vanish",   "clients-abort"};
+    "coordinator-crash", "power-loss",    "disk-errors",      "disk-full",     "participant-crash",
+    "database-crash",    "database-away", "statement-faults", "partitions",    "lost-messages",
+    "duplicates",        "slow-network",  "clients-vanish",   "clients-abort", "database-failover"};
 
 struct Report {
   std::uint64_t transactions = 0;  // begun
@@ -52,7 +53,8 @@ struct Report {
 };
 
 // Profiles: `default`, `calm` (no faults), `stormy` (everything more often), `disk`, `network`,
-// `retention` (records become bits at once).
+// `retention` (records become bits at once), `failover` (to standbys that lack the last of it:
+// what they lost is excused, but has to be reported).
 bool KnownProfile(const std::string& name);
 Report Run(const Options& options);
 

@@ -52,6 +52,7 @@ void Cluster::Begin(int client) {
 
 void Cluster::BeginTransaction(int client) {
   Lease& lease = leases_[static_cast<std::size_t>(client)];
+  if (begun_ > 0 && begun_ % 100 == 0) CheckSample();
   Tx& tx = transactions_.emplace_back();
   tx.id = TransactionId{coordinator_id_, {lease.epoch, lease.next++}};
   tx.text = tx.id.ToString();
@@ -90,18 +91,21 @@ void Cluster::SendWork(int client, Tx* tx, std::size_t b) {
   ask.last = branch.early && branch.done + 1 == branch.works;
   ask.key = tx->key;
   ask.contended = branch.contended;
-  auto serve = [this, ask, i, tx]() mutable {
-    ask.left_ms = std::max<Us>(1, (tx->deadline - world_.now_us()) / kMs);
-    const Us left = tx->deadline - world_.now_us();
-    if (left <= 0) return WorkSaid{};
-    return participants_[i]->Work(ask);
-  };
+  // Relative, and of the moment of sending: a message that comes late does not know it.
+  ask.left_ms = (tx->deadline - world_.now_us()) / kMs;
+  auto serve = [this, ask, i] { return participants_[i]->Work(ask); };
+  if (ask.work == 0 && (ask.last || branch.contended)) {
+    late_work_[i].push_back(ask);
+    if (late_work_[i].size() > 8) late_work_[i].pop_front();
+  }
   auto lost = [this, client, tx, b] {
     world_.In(40 * kMs, [this, client, tx, b] { WorkEnded(client, tx, b, WorkSaid{}); });
   };
-  if (On(kDuplicates) && Chance(20)) {
+  if (On(kDuplicates) && Chance(duplicate_ / 2 + 5)) {
     Count(kDuplicates);
-    world_.In(static_cast<Us>(Below(300 * kMs)), [this, serve, i]() mutable {
+    // Some come when their transaction has long ended.
+    const Us late = static_cast<Us>(Below(Below(4) == 0 ? 3'000 * kMs : 100 * kMs));
+    world_.In(late, [this, serve, i] {
       if (participants_[i]->alive()) serve();
     });
   }
@@ -110,7 +114,7 @@ void Cluster::SendWork(int client, Tx* tx, std::size_t b) {
     lost();
     return;
   }
-  world_.In(Latency(), [this, serve, lost, client, tx, b, i]() mutable {
+  world_.In(Latency(), [this, serve, lost, client, tx, b, i] {
     if (!participants_[i]->alive()) {
       lost();
       return;
@@ -215,6 +219,17 @@ void Cluster::AskCommit(int client, Tx* tx) {
         }
       });
   if (vanish) Over(client, tx);
+  // Another thread of the application loses patience while the commit is under way.
+  if (On(kClientsAbort) && Chance(50)) {
+    Count(kClientsAbort);
+    world_.In(static_cast<Us>(Below(2 * kMs)), [this, tx] {
+      Ask(
+          [tx, this](ReplyToken token) {
+            return AbortAsked{token, tx->id, CommitOf(*tx).branches, ""};
+          },
+          [](const Action*) {});
+    });
+  }
 }
 
 void Cluster::AskAbort(int client, Tx* tx) {
@@ -287,13 +302,13 @@ void Cluster::Told(const ReplyOutcome& reply) {
     Violation("L10: " + tx.text + " was told committed and something else");
   }
   for (const ClientBranch& branch : tx.branches) {
-    if (branch.read_only) continue;
+    if (branch.read_only || branch.lost) continue;
     const std::string& name = p(branch.participant).name();
     const bool applied = p(branch.participant).Row(tx.key).has_value();
     if (!tx.told_committed && applied) {
       Violation("L10: " + tx.text + " was told not committed, and " + name + " holds its row");
     }
-    if (reply.kind == OutcomeKind::kCommitted && !applied &&
+    if (reply.kind == OutcomeKind::kCommitted && !applied && !branch.unfinished &&
         std::find(reply.unapplied.begin(), reply.unapplied.end(), name) == reply.unapplied.end()) {
       Violation("L10: " + tx.text + " was told applied at " + name + ", where it is not");
     }
@@ -313,7 +328,7 @@ void Cluster::CheckApplied(int i, const std::string& id) {
     Violation("L10: " + id + " was told aborted, and is applied at p" + std::to_string(i));
   if (tx.asked == 0) Violation("L3: nobody asked to commit " + id);
   for (const ClientBranch& branch : tx.branches) {
-    if (branch.read_only) continue;
+    if (branch.read_only || branch.lost) continue;
     Participant& other = p(branch.participant);
     const std::optional<std::int64_t> row = other.Row(tx.key);
     if (row.has_value() && *row != branch.works) {
@@ -326,12 +341,30 @@ void Cluster::CheckApplied(int i, const std::string& id) {
   }
 }
 
+// Everything, in the midst of it: what was promised stands, and nothing is half lost.
+void Cluster::CheckSample() {
+  for (const Tx& tx : transactions_) {
+    bool applied = false, gone = false;
+    for (const ClientBranch& branch : tx.branches) {
+      if (branch.read_only || branch.lost) continue;
+      Participant& holder = p(branch.participant);
+      const bool here = holder.Row(tx.key).has_value();
+      applied |= here;
+      gone |= !here && !holder.IsPrepared(MakeGid(holder.name(), tx.id));
+    }
+    if (applied && gone) Violation("L1: " + tx.text + " is applied here and lost there");
+    if (applied && tx.told_aborted) Violation("L10: " + tx.text + " was told aborted and is not");
+    if (gone && tx.told_committed) Violation("L10: " + tx.text + " was told committed and is lost");
+  }
+}
+
 void Cluster::CheckEnd() {
   std::uint64_t applied_in_all = 0;
+  std::vector<std::uint64_t> to_report(participants_.size());
   for (const Tx& tx : transactions_) {
     int applied = 0, writes = 0;
     for (const ClientBranch& branch : tx.branches) {
-      if (branch.read_only) continue;
+      if (branch.read_only || branch.lost) continue;
       ++writes;
       const std::optional<std::int64_t> row = p(branch.participant).Row(tx.key);
       if (!row.has_value()) continue;
@@ -342,17 +375,29 @@ void Cluster::CheckEnd() {
       Violation("L1: " + tx.text + " is applied at " + std::to_string(applied) + " of " +
                 std::to_string(writes));
     }
-    if (tx.told_committed && applied == 0)
+    if (tx.told_committed && applied == 0 && writes > 0)
       Violation("L10: " + tx.text + " was told committed and is not");
+    for (const ClientBranch& branch : tx.branches) {
+      const bool committed = tx.told_committed || applied > 0;
+      if (!branch.lost_prepared || !committed) continue;
+      if (p(branch.participant).Row(tx.key).has_value()) continue;
+      ++to_report[static_cast<std::size_t>(branch.participant)];
+    }
     if (tx.told_aborted && applied > 0)
       Violation("L10: " + tx.text + " was told aborted and is not");
     if (applied > 0 && tx.asked == 0) Violation("L3: nobody asked to commit " + tx.text);
     applied_in_all += applied > 0 || tx.told_read_only ? 1 : 0;
   }
   report_.committed = applied_in_all;
-  for (const auto& participant : participants_) {
-    if (participant->heuristics() + participant->hazards() > 0) {
+  for (std::size_t i = 0; i < participants_.size(); ++i) {
+    const auto& participant = participants_[i];
+    const std::uint64_t reported = participant->heuristics() + participant->hazards();
+    if (reported > 0 && !lost_something_[i]) {
       Violation("L13: " + participant->name() + " saw a heuristic end or a hazard");
+    }
+    if (reported < to_report[i]) {
+      Violation("L13: " + participant->name() + " lost " + std::to_string(to_report[i]) +
+                " prepared branches in a failover and reported " + std::to_string(reported));
     }
     if (participant->expired_or_not_mine() > 0 &&
         wal_options_.retention.record_ms > kLeaseUs / kMs) {

@@ -94,6 +94,9 @@ struct ClientBranch {
   std::string mark, instance;
   std::optional<VoteSaid> vote;
   Epoch vote_epoch;  // whose secret its code was made with
+  // The database failed over to a standby that lacks it, or that lacks it prepared.
+  bool lost = false, lost_prepared = false;
+  bool unfinished = false;  // it had been applied, and was prepared once more
 };
 
 // The checker's own record of a transaction, and the client's state in it.
@@ -211,10 +214,12 @@ class Cluster : public ReplySink {
 
   // What goes wrong.
   void Misfortune();
+  void FailOver(int i);
   void Heal();
 
   // The checker.
   void Told(const ReplyOutcome& reply);
+  void CheckSample();
   void CheckEnd();
   bool Quiet();
   std::string Unsettled();  // empty: everything is
@@ -251,6 +256,10 @@ class Cluster : public ReplySink {
   std::vector<Lease> leases_;  // by client
   std::deque<Tx> transactions_;
   std::unordered_map<std::string, Tx*> by_id_;
+  bool lossy_failover_ = false;
+  int duplicate_ = 0;
+  std::vector<bool> lost_something_;            // by participant
+  std::vector<std::deque<WorkAsk>> late_work_;  // by participant: copies of it are on their way
   int begun_ = 0, clients_ = 0, clients_idle_ = 0;
   bool healing_ = false;
   int slow_network_ = 0;

@@ -2,6 +2,7 @@
 #include "tests/simulation/sim_participant.h"
 
 #include <chrono>
+#include <set>
 
 #include "participant/branch_table.h"
 #include "participant/epoch_fence.h"
@@ -94,6 +95,7 @@ struct Participant::Rep {
   const DatabaseIdentity identity;
   SimDatabase database;
   DatabaseFaults faults;
+  SimDatabase::State standby;
   std::unique_ptr<Process> process;
   std::string instance;
   int lives = 0;
@@ -138,7 +140,11 @@ SenderSaid Participant::Seen(const std::string& coordinator) const {
 }
 
 void Participant::Told(const SenderSaid& sender) {
-  rep_->process->fence.Told({sender.coordinator, sender.epoch, sender.random, sender.position});
+  Rep::Process& process = *rep_->process;
+  process.fence.Told({sender.coordinator, sender.epoch, sender.random, sender.position});
+  for (const auto& [coordinator, seen] : process.fence.All()) {
+    process.table.EpochBegan(coordinator, seen.epoch);
+  }
 }
 
 WorkSaid Participant::Work(const WorkAsk& ask) {
@@ -246,6 +252,34 @@ std::uint64_t Participant::hazards() const {
 }
 
 void Participant::CrashDatabase() { rep_->database.Crash(); }
+void Participant::NoteStandby() { rep_->standby = rep_->database.Copy(); }
+
+std::vector<Participant::Lost> Participant::FailOver() {
+  const SimDatabase::State old = rep_->database.Copy();
+  const SimDatabase::State& standby = rep_->standby;
+  std::set<std::string> kept;
+  for (const auto& [gid, entry] : standby.prepared) {
+    for (const auto& [key, value] : entry.writes) kept.insert(key);
+  }
+  auto holds = [&](const std::string& key) {
+    return kept.contains(key) || standby.rows.contains(key);
+  };
+  std::vector<Lost> lost;
+  for (const auto& [key, value] : old.rows) {
+    if (!holds(key))
+      lost.push_back({key, Lost::kRow});
+    else if (!standby.rows.contains(key))
+      lost.push_back({key, Lost::kFinish});
+  }
+  for (const auto& [gid, entry] : old.prepared) {
+    for (const auto& [key, value] : entry.writes) {
+      if (!holds(key)) lost.push_back({key, Lost::kPrepared});
+    }
+  }
+  rep_->database.FailOverTo(standby);
+  return lost;
+}
+
 void Participant::SetAway(bool away) { rep_->database.SetAway(away); }
 
 void Participant::SetFaults(const DatabaseFaults& faults) {

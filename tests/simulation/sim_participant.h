@@ -107,6 +107,15 @@ class Participant {
 
   // ---- Its database, and what an auditor reads there.
   void CrashDatabase();
+  // A key whose last change the standby has not: at all, or not finished, only prepared.
+  struct Lost {
+    std::string key;
+    enum How : std::uint8_t { kRow, kPrepared, kFinish } how = kRow;
+  };
+  // Notes how far a standby is, and makes it the primary, on a timeline of its own. Between the
+  // two calls the primary may go on; what it did then is lost, and returned.
+  void NoteStandby();
+  std::vector<Lost> FailOver();
   void SetAway(bool away);
   void SetFaults(const DatabaseFaults& faults);
   std::optional<std::int64_t> Row(const std::string& key) const;

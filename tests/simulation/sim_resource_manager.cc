@@ -1,6 +1,8 @@
 // See sim_resource_manager.h.
 #include "tests/simulation/sim_resource_manager.h"
 
+#include <algorithm>
+
 #include "common/check.h"
 
 namespace troth {
@@ -36,6 +38,8 @@ std::map<std::string, std::uint64_t> SimDatabase::Prepared() const {
 
 void SimDatabase::Crash() {
   ++life_;
+  state_.next_xid = state_.flushed_xid + 1;
+  state_.ended.erase(state_.ended.upper_bound(state_.flushed_xid), state_.ended.end());
   locks_.clear();
   for (const auto& [gid, entry] : state_.prepared) {
     for (const auto& [key, value] : entry.writes) locks_[key] = entry.xid;
@@ -143,6 +147,9 @@ void SimSession::EndBlock(bool commit, bool chain) {
   for (const auto& [key, value] : writes_) {
     if (commit && !failed_) database_->state_.rows[key] = value;
   }
+  if (commit && !failed_) {
+    database_->state_.flushed_xid = std::max(database_->state_.flushed_xid, xid_);
+  }
   Unlock();
   // In a failed block COMMIT answers ROLLBACK, and a chained block carries no sign of it.
   boundary_ = commit && !failed_ ? "COMMIT" : "";
@@ -187,6 +194,7 @@ PrepareResult SimSession::Prepare() {
     return {Kind::kRefused, {}, 0, {Refused::kDatabase, "GID in use", false, "42710"}};
   }
   state.prepared[options_.gid] = {xid_, std::move(writes_)};
+  state.flushed_xid = std::max(state.flushed_xid, xid_);
   writes_.clear();
   open_ = false;
   state.point.position += 10;

@@ -5,8 +5,9 @@
 // It can crash (open blocks are gone, prepared ones and what is committed stay), be away, lose
 // answers (before or after the effect), be slow (answers come at the n-th asking), be restored
 // from a copy (goes back in time on the same timeline), fail over to a standby that has, or has
-// not, all of its log, and have its prepared branches settled by another hand. It never loses
-// what it called durable otherwise.
+// not, all of its log, and have its prepared branches settled by another hand. After a crash,
+// xids that nothing durable bore are given out again. It never loses what it called durable
+// otherwise.
 // One thread at a time. docs/testing.md, "The simulator".
 #pragma once
 
@@ -68,6 +69,7 @@ class SimDatabase {
     std::map<std::uint64_t, XidFate> ended;
     std::map<std::string, SeenCoordinator> seen;
     std::uint64_t next_xid = 1000;
+    std::uint64_t flushed_xid = 999;  // the highest that something durable bore
     LogPoint point{1, 100};
     std::vector<TimelineSwitch> history;
   };
