@@ -83,6 +83,7 @@ class Sweep:
         self.logs.mkdir(parents=True)
         self.cells = self._choose()
         self.cluster = self.driver = self.recorder = self.audit = self.log = None
+        self.stuck = None
 
     def _choose(self):
         wanted = [r for r in self.options.rows.split(',') if r]
@@ -115,6 +116,9 @@ class Sweep:
                 self.say(f'{number + 1:3}/{len(self.cells)} {cell.name():36} {cell.verdict:9} '
                          f'{cell.target:4} {cell.in_flight:3} in flight {cell.seconds:5.1f} s  '
                          f'{cell.words}')
+                if self.stuck:
+                    failed = f'{cell.name()} left the cluster unusable; the rest was not run'
+                    break
         except KeyboardInterrupt:
             failed = 'it was interrupted'
         except Exception as error:  # pylint: disable=broad-except
@@ -328,8 +332,12 @@ class Sweep:
         problems += [f'the log can\'t be read: {wrong}'] if wrong else []
         problems += [f'settled against the decision: {text}' for text in self.log.by_hand]
         log_export.note(self.driver, 'log', self.cluster, self.driver.told)
-        for name in self.cluster.names():
-            self.cluster.databases[name].query('TRUNCATE marker, row_order')
+        try:
+            for name in self.cluster.names():
+                self.cluster.databases[name].query('TRUNCATE marker, row_order', seconds=5)
+        except database.QueryError as error:
+            self.stuck = f'the tables can\'t be emptied for the next cell: {error}'
+            problems.append(self.stuck)
         return problems
 
     def _judge(self, directory):
