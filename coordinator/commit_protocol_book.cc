@@ -7,6 +7,14 @@
 #include "coordinator/commit_protocol.h"
 
 namespace troth {
+namespace {
+
+Connect ConnectTo(const ParticipantRecord& record, const std::string& instance) {
+  return {record.index, record.name,     record.peer_host,       record.peer_port,
+          instance,     record.database, record.database_address};
+}
+
+}  // namespace
 
 CommitProtocol::CommitProtocol(ProtocolOptions options, RecoveredState state,
                                std::uint32_t epoch_random, std::uint64_t last_batch)
@@ -57,7 +65,7 @@ void CommitProtocol::BeginServing() {
     const Registry::Participant& participant = registry_.at(i);
     if (participant.record.forgotten || !participant.durable) continue;
     const ParticipantRecord& record = participant.record;
-    out_->push_back(Connect{i, record.name, record.peer_host, record.peer_port, ""});
+    out_->push_back(ConnectTo(record, ""));
   }
   ServeLeases();
 }
@@ -155,8 +163,7 @@ void CommitProtocol::OnDurable(const Undurable& u) {
     if (record->forgotten) {
       out_->push_back(Disconnect{record->index});
     } else if (!u.instance.empty()) {  // an enrolment
-      out_->push_back(
-          Connect{record->index, record->name, record->peer_host, record->peer_port, u.instance});
+      out_->push_back(ConnectTo(*record, u.instance));
       if (const std::string& why = registry_.at(record->index).contradiction; !why.empty()) {
         Refuse(u.token, Reason::kNotServing, why, true);
       } else if (u.token != 0) {
@@ -237,7 +244,10 @@ void CommitProtocol::ReplyResolved(ReplyToken token, const TransactionId& id) {
                   live ? "aborted earlier" : "never committed, and its lease is over", "", ""});
       return;
     }
-    case InDoubtAnswer::kPending: ReplyKind(token, OutcomeKind::kPending, id.local); return;
+    case InDoubtAnswer::kPending:
+      if (!LogWhole()) TROTH_MARK("asked-before-all-were-heard");
+      ReplyKind(token, OutcomeKind::kPending, id.local);
+      return;
     case InDoubtAnswer::kExpired: ReplyKind(token, OutcomeKind::kExpired, id.local); return;
     case InDoubtAnswer::kNotMine:
       Refuse(token, Reason::kNotMine,
@@ -324,6 +334,8 @@ void CommitProtocol::On(const Inquired& e) {
         if (!answer.commit) TROTH_MARK("inquiry-for-another-xid");
       }
     }
+    if (answer.answer == InDoubtAnswer::kCommittedBit)
+      TROTH_MARK("inquiry-when-only-a-bit-is-left");
     reply.answers.push_back(std::move(answer));
   }
   out_->push_back(std::move(reply));
@@ -345,13 +357,24 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
     return;
   }
   std::string why;
-  switch (registry_.Classify(e.participant, &why)) {
+  Registry::Binding binding = registry_.Classify(e.participant, &why);
+  // Another instance beside the one that the log knows: one address is enough there.
+  const bool beside = binding == Registry::Binding::kMoved && serving_ &&
+                      registry_.Find(e.participant.name)->durable &&
+                      registry_.Find(e.participant.name)->up;
+  if (beside) binding = Registry::Binding::kSame;
+  switch (binding) {
     case Registry::Binding::kTaken: Refuse(e.token, Reason::kNameTaken, why); return;
     case Registry::Binding::kNew:
     case Registry::Binding::kMoved: {
       if (!log_room_) {
         Refuse(e.token, Reason::kNotServing, "the coordinator's log has no room", true);
         return;
+      }
+      const Registry::Participant* known = registry_.Find(e.participant.name);
+      // Processes of the database that the name was bound to before are spoken to no more.
+      if (known != nullptr && binding == Registry::Binding::kNew) {
+        out_->push_back(Disconnect{known->record.index});
       }
       const ParticipantRecord record = registry_.Bind(e.participant);
       Append(record, /*force=*/true, e.token, e.instance);
@@ -368,8 +391,10 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
         return;
       }
       // What is decided is delivered, whatever is suspected.
-      out_->push_back(
-          Connect{record.index, record.name, record.peer_host, record.peer_port, e.instance});
+      ParticipantRecord place = record;
+      place.peer_host = e.participant.peer_host;
+      place.peer_port = e.participant.peer_port;
+      out_->push_back(ConnectTo(place, e.instance));
       if (participant->contradiction.empty()) {
         out_->push_back(ReplyEnrolled{e.token, record.name, record.index});
       } else {

@@ -46,27 +46,44 @@ TransactionId ParseId(const std::string& text) {
 }  // namespace
 
 // Where applications reach participants: what enrolments said, kept in memory only. After a
-// restart participants enroll again at once.
+// restart participants enroll again at once, and every 10 s; an instance that does not is gone.
 class Directory {
  public:
   struct Entry {
+    std::string participant;
     std::string instance;
     std::string host;
     std::int32_t port = 0;
     ParticipantIndex index = 0;
+    SteadyClock::time_point heard;
   };
-  void Set(const std::string& name, Entry entry) TROTH_EXCLUDES(mutex_) {
+  void Set(Entry entry) TROTH_EXCLUDES(mutex_) {
+    entry.heard = SteadyClock::now();
     MutexLock lock(&mutex_);
-    entries_[name] = std::move(entry);
+    std::vector<Entry>& instances = entries_[entry.participant];
+    // What was at its address, or bore its name, is what enrolls now; of others that are silent
+    // one is kept: the participant is registered, and may come back.
+    const auto silent = entry.heard - kForgetAfter;
+    std::erase_if(instances, [&](const Entry& known) {
+      return known.instance == entry.instance || known.heard < silent ||
+             (known.host == entry.host && known.port == entry.port) || known.index != entry.index;
+    });
+    instances.push_back(std::move(entry));
   }
-  std::map<std::string, Entry> Copy() const TROTH_EXCLUDES(mutex_) {
+  std::vector<Entry> Copy(const std::vector<std::string>& names) const TROTH_EXCLUDES(mutex_) {
     MutexLock lock(&mutex_);
-    return entries_;
+    std::vector<Entry> copy;
+    for (const auto& [name, instances] : entries_) {
+      if (!names.empty() && std::find(names.begin(), names.end(), name) == names.end()) continue;
+      copy.insert(copy.end(), instances.begin(), instances.end());
+    }
+    return copy;
   }
 
  private:
+  static constexpr std::chrono::seconds kForgetAfter{25};
   mutable Mutex mutex_;
-  std::map<std::string, Entry> entries_ TROTH_GUARDED_BY(mutex_);
+  std::map<std::string, std::vector<Entry>> entries_ TROTH_GUARDED_BY(mutex_);
 };
 
 struct CoordinatorServer::Rep {
@@ -158,17 +175,22 @@ class ClientHandler : public wire::CoordinatorIf {
 
   void resolve(std::vector<wire::ParticipantAddress>& reply,
                const std::vector<std::string>& names) override {
-    for (const auto& [name, entry] : rep_->directory.Copy()) {
-      if (!names.empty() && std::find(names.begin(), names.end(), name) == names.end()) continue;
+    for (Directory::Entry& entry : rep_->directory.Copy(names)) {
       wire::ParticipantAddress address;
-      address.participant = name;
-      address.instance = entry.instance;
-      address.host = entry.host;
+      address.up = rep_->channel->Up(entry.index, entry.instance);
+      address.participant = std::move(entry.participant);
+      address.instance = std::move(entry.instance);
+      address.host = std::move(entry.host);
       address.port = entry.port;
-      address.up = rep_->channel->Up(entry.index);
       reply.push_back(std::move(address));
     }
-    if (names.empty() || reply.size() < names.size()) ResolveSilent(reply, names);
+    const auto known = [&](const std::string& name) {
+      return std::any_of(reply.begin(), reply.end(),
+                         [&](const auto& address) { return address.participant == name; });
+    };
+    if (names.empty() || !std::all_of(names.begin(), names.end(), known)) {
+      ResolveSilent(reply, names);
+    }
   }
 
  private:
@@ -224,8 +246,12 @@ class PeerHandler : public wire::CoordinatorPeerIf {
     asked.port = static_cast<std::uint32_t>(enrolment.port);
     asked.seen = OfUs(enrolment.seen);
     const Action action = rep_->Ask(std::move(asked));
-    rep_->directory.Set(enrolment.participant, {enrolment.instance, enrolment.host, enrolment.port,
-                                                std::get<ReplyEnrolled>(action).index});
+    rep_->directory.Set({enrolment.participant,
+                         enrolment.instance,
+                         enrolment.host,
+                         enrolment.port,
+                         std::get<ReplyEnrolled>(action).index,
+                         {}});
     reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
     reply.secret = ParticipantSecret(rep_->options.epoch_secret, enrolment.participant);

@@ -215,6 +215,9 @@ struct Connect {
   std::string host;
   std::uint32_t port = 0;
   std::string instance;  // the process that is there now, if known: an older connection is dead
+  // Which database the name is bound to: a process with another one is not connected to.
+  DatabaseId database{};
+  std::string database_address{};
 };
 struct Disconnect {
   ParticipantIndex participant = 0;

@@ -33,11 +33,27 @@ using apache::thrift::transport::TSocket;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kInterruptKey = ~std::uint64_t{0};
+constexpr std::size_t kMaxInstances = 64;  // of one participant
+// An instance that neither connects nor enrols (every 10 s) for so long is gone for good.
+constexpr std::chrono::seconds kForgetAfter{15};
 enum : int { kPrepareLine = 0, kFinishLine = 1, kLines = 2 };
 
 std::uint32_t ReadLength(const std::string& bytes) {
   auto at = [&](int i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[i])); };
   return at(0) << 24 | at(1) << 16 | at(2) << 8 | at(3);
+}
+
+// The process that answered serves the database that its name is bound to, as far as it says. A
+// physical clone differs in the address alone.
+bool IsOf(const wire::ParticipantHello& hello, const DatabaseId& database,
+          const std::string& database_address) {
+  if (hello.__isset.database_address && hello.database_address != database_address) return false;
+  if (hello.__isset.database_oid &&
+      static_cast<std::uint32_t>(hello.database_oid) != database.oid) {
+    return false;
+  }
+  return !hello.__isset.system_identifier ||
+         hello.system_identifier == std::to_string(database.system_identifier);
 }
 
 }  // namespace
@@ -133,20 +149,46 @@ class ThriftChannel::Line {
   SteadyClock::time_point sent_at_;
 };
 
-struct ThriftChannel::Peer {
-  ParticipantIndex index = 0;
-  std::string name;
+struct ThriftChannel::Place {
+  std::uint64_t id = 0;
+  Peer* peer = nullptr;
   std::string host;
   std::uint32_t port = 0;
   std::string instance;  // of the connections, or of the process that is to be reached
   bool up = false;
-  bool leaving = false;
   bool try_now = false;
+  SteadyClock::time_point wanted_at;  // when it was last heard of
+  SteadyClock::time_point next_try;
+  std::int64_t backoff_ms = 0;
   std::unique_ptr<Line> lines[kLines];
   std::vector<SendPrepare> prepares;  // queued
   std::vector<SendFinish> finishes;
+
+  std::size_t Load() const {
+    return prepares.size() + finishes.size() + (lines[kFinishLine]->busy() ? 1 : 0);
+  }
+};
+
+struct ThriftChannel::Peer {
+  ParticipantIndex index = 0;
+  std::string name;
+  DatabaseId database;  // its name is bound to
+  std::string database_address;
+  bool leaving = false;
+  std::vector<std::unique_ptr<Place>> places;
   std::thread reconnector;
   CondVar changed;
+
+  // The instance named if it is up, else the one that is up and has least to do, else null.
+  Place* Choose(const std::string& instance) const {
+    Place* chosen = nullptr;
+    for (const std::unique_ptr<Place>& place : places) {
+      if (!place->up) continue;
+      if (!instance.empty() && place->instance == instance) return place.get();
+      if (chosen == nullptr || place->Load() < chosen->Load()) chosen = place.get();
+    }
+    return chosen;
+  }
 };
 
 ThriftChannel::ThriftChannel(Options options) : options_(std::move(options)) {
@@ -187,7 +229,7 @@ void ThriftChannel::Stop() {
 
 void ThriftChannel::Connect(const struct Connect& to) {
   MutexLock lock(&mutex_);
-  if (stopping_) return;
+  if (stopping_ || to.port == 0) return;
   std::unique_ptr<Peer>& slot = peers_[to.participant];
   if (slot == nullptr) {
     slot = std::make_unique<Peer>();
@@ -196,65 +238,127 @@ void ThriftChannel::Connect(const struct Connect& to) {
     slot->reconnector = std::thread([this, peer = slot.get()] { ReconnectLoop(peer); });
   }
   Peer* peer = slot.get();
-  const bool moved = peer->host != to.host || peer->port != to.port ||
-                     (!to.instance.empty() && peer->instance != to.instance);
-  peer->host = to.host;
-  peer->port = to.port;
   peer->leaving = false;
-  if (peer->up && moved) Drop(peer, "another process took its place");
-  if (!to.instance.empty()) peer->instance = to.instance;
-  peer->try_now = true;
+  peer->database = to.database;
+  peer->database_address = to.database_address;
+  Place* place = MakePlace(peer, to);
+  if (place == nullptr) return;
+  if (!to.instance.empty()) {
+    if (place->up && place->instance != to.instance) Drop(place, "another process took its place");
+    place->instance = to.instance;
+  }
+  place->wanted_at = SteadyClock::now();
+  place->try_now = true;
   peer->changed.NotifyAll();
+}
+
+ThriftChannel::Place* ThriftChannel::MakePlace(Peer* peer, const struct Connect& to) {
+  for (const std::unique_ptr<Place>& place : peer->places) {
+    if (place->host == to.host && place->port == to.port) return place.get();
+  }
+  if (peer->places.size() >= kMaxInstances) {
+    LOG(ERROR) << "participant '" << peer->name << "' has " << peer->places.size()
+               << " instances; one more is not connected to";
+    return nullptr;
+  }
+  auto fresh = std::make_unique<Place>();
+  Place* place = fresh.get();
+  place->id = next_place_++;
+  place->peer = peer;
+  place->host = to.host;
+  place->port = to.port;
+  place->backoff_ms = options_.backoff_min_ms;
+  peer->places.push_back(std::move(fresh));
+  places_[place->id] = place;
+  return place;
 }
 
 void ThriftChannel::Disconnect(ParticipantIndex participant) {
   MutexLock lock(&mutex_);
-  auto peer = peers_.find(participant);
-  if (peer == peers_.end()) return;
-  peer->second->leaving = true;
-  if (peer->second->up) Drop(peer->second.get(), "it was forgotten");
+  auto found = peers_.find(participant);
+  if (found == peers_.end()) return;
+  Peer* peer = found->second.get();
+  peer->leaving = true;
+  bool was_up = false;
+  for (const std::unique_ptr<Place>& place : peer->places) {
+    was_up = was_up || place->up;
+    place->up = false;  // none takes over from another
+    for (const auto& line : place->lines) {
+      if (line != nullptr && line->busy()) outstanding_.fetch_sub(1);
+    }
+    places_.erase(place->id);
+  }
+  peer->places.clear();
+  if (was_up) coordinator_->Enqueue(ParticipantDown{peer->index});
+}
+
+ThriftChannel::Place* ThriftChannel::NextToTry(Peer* peer, SteadyClock::time_point* look_again) {
+  const SteadyClock::time_point now = SteadyClock::now();
+  *look_again = SteadyClock::time_point::max();
+  if (peer->leaving) return nullptr;
+  Place* due = nullptr;
+  for (const std::unique_ptr<Place>& place : peer->places) {
+    if (place->up) continue;
+    if (place->try_now) return place.get();
+    if (place->next_try <= now) due = place.get();
+    *look_again = std::min(*look_again, place->next_try);
+  }
+  return due;
+}
+
+void ThriftChannel::ForgetGone(Peer* peer) {
+  if (peer->Choose("") == nullptr) return;  // the last one is looked for for ever
+  const SteadyClock::time_point line = SteadyClock::now() - kForgetAfter;
+  std::erase_if(peer->places, [&](const std::unique_ptr<Place>& place) {
+    if (place->up || place->try_now || place->wanted_at > line) return false;
+    places_.erase(place->id);
+    return true;
+  });
 }
 
 // One thread a participant, asleep while it is connected: a dead host delays no other's.
 void ThriftChannel::ReconnectLoop(Peer* peer) {
-  std::int64_t backoff_ms = options_.backoff_min_ms;
   MutexLock lock(&mutex_);
   while (!stopping_) {
-    if (peer->up || peer->leaving || peer->port == 0) {
-      peer->try_now = false;
-      peer->changed.Wait(&mutex_);
-      backoff_ms = options_.backoff_min_ms;
+    ForgetGone(peer);
+    SteadyClock::time_point look_again;
+    Place* place = NextToTry(peer, &look_again);
+    if (place == nullptr) {
+      if (look_again == SteadyClock::time_point::max()) {
+        peer->changed.Wait(&mutex_);
+      } else {
+        peer->changed.WaitUntil(&mutex_, look_again);
+      }
       continue;
     }
-    peer->try_now = false;
+    if (place->try_now) place->backoff_ms = options_.backoff_min_ms;
+    place->try_now = false;
+    place->next_try = SteadyClock::now() + std::chrono::milliseconds(place->backoff_ms);
+    place->backoff_ms = std::min(place->backoff_ms * 2, options_.backoff_max_ms);
+    const std::uint64_t id = place->id;  // it may be forgotten meanwhile
     mutex_.Unlock();
-    const bool connected = TryConnect(peer);
+    const bool connected = TryConnect(peer, id);
     coordinator_->Lead();
+    if (connected) nudge_();
     mutex_.Lock();
-    if (connected) {
-      ++stats_.reconnects;
-      mutex_.Unlock();
-      nudge_();
-      mutex_.Lock();
-      continue;
-    }
-    const auto until = SteadyClock::now() + std::chrono::milliseconds(backoff_ms);
-    while (!stopping_ && !peer->try_now && peer->changed.WaitUntil(&mutex_, until)) {
-    }
-    backoff_ms =
-        peer->try_now ? options_.backoff_min_ms : std::min(backoff_ms * 2, options_.backoff_max_ms);
+    stats_.reconnects += connected ? 1 : 0;
   }
 }
 
 // Opens both connections and says hello on each. Blocks up to the connect timeout.
-bool ThriftChannel::TryConnect(Peer* peer) {
-  std::string host, name;
+bool ThriftChannel::TryConnect(Peer* peer, std::uint64_t place_id) {
+  std::string host, name, database_address;
+  DatabaseId database;
   std::uint32_t port = 0;
   {
     MutexLock lock(&mutex_);
-    host = peer->host;
-    port = peer->port;
+    const auto place = places_.find(place_id);
+    if (place == places_.end()) return false;
+    host = place->second->host;
+    port = place->second->port;
     name = peer->name;
+    database = peer->database;
+    database_address = peer->database_address;
   }
   std::unique_ptr<Line> lines[kLines];
   std::string instance;
@@ -275,6 +379,11 @@ bool ThriftChannel::TryConnect(Peer* peer) {
                      << port << " where '" << name << "' should be";
         return false;
       }
+      if (!IsOf(hello, database, database_address)) {
+        LOG_EVERY_N(WARNING, 20) << "participant '" << name << "' at " << host << ":" << port
+                                 << " has another database than the one its name is bound to";
+        return false;
+      }
       instance = hello.instance;
       line = std::make_unique<Line>(std::move(socket));
     }
@@ -285,41 +394,66 @@ bool ThriftChannel::TryConnect(Peer* peer) {
     return false;  // not there yet: tried again, and seen in the status
   }
   MutexLock lock(&mutex_);
-  if (stopping_ || peer->leaving || peer->host != host || peer->port != port) return false;
+  const auto found = places_.find(place_id);
+  if (stopping_ || found == places_.end() || peer->leaving || peer->database != database ||
+      peer->database_address != database_address) {
+    return false;
+  }
+  Place* place = found->second;
   for (int which = 0; which < kLines; ++which) {
     epoll_event event{};
     event.events = EPOLLIN;
-    event.data.u64 = std::uint64_t{peer->index} * kLines + static_cast<unsigned>(which);
+    event.data.u64 = place_id * kLines + static_cast<unsigned>(which);
     PCHECK(epoll_ctl(epoll_, EPOLL_CTL_ADD, lines[which]->fd(), &event) == 0);
-    peer->lines[which] = std::move(lines[which]);
+    place->lines[which] = std::move(lines[which]);
   }
-  peer->instance = instance;
-  peer->up = true;
+  const bool first = peer->Choose("") == nullptr;
+  place->instance = instance;
+  place->up = true;
+  place->backoff_ms = options_.backoff_min_ms;
   LOG(INFO) << "participant '" << name << "' is up (instance " << instance << ")";
   // Under the lock, so that ups and downs arrive in the order in which they happened; the
   // caller lets go of the lock and leads the machine if nobody does.
-  coordinator_->Enqueue(ParticipantUp{peer->index});
+  if (first) coordinator_->Enqueue(ParticipantUp{peer->index});
   return true;
 }
 
-void ThriftChannel::Drop(Peer* peer, const std::string& why) {
-  if (!peer->up) return;
-  LOG(WARNING) << "participant '" << peer->name << "' is down: " << why;
-  peer->up = false;
-  for (auto& line : peer->lines) {
+void ThriftChannel::Drop(Place* place, const std::string& why) {
+  if (!place->up) return;
+  Peer* peer = place->peer;
+  LOG(WARNING) << "participant '" << peer->name << "' is down (instance " << place->instance
+               << "): " << why;
+  place->up = false;
+  place->next_try = SteadyClock::now();
+  std::vector<SendPrepare> prepares = std::move(place->prepares);
+  std::vector<SendFinish> finishes = std::move(place->finishes);
+  place->prepares.clear();
+  place->finishes.clear();
+  for (auto& line : place->lines) {
     if (line->busy()) outstanding_.fetch_sub(1);
+    prepares.insert(prepares.end(), line->prepares.begin(), line->prepares.end());
+    finishes.insert(finishes.end(), line->finishes.begin(), line->finishes.end());
     line.reset();  // closing takes it out of the epoll set
   }
-  peer->prepares.clear();
-  peer->finishes.clear();
   peer->changed.NotifyAll();
-  coordinator_->Enqueue(ParticipantDown{peer->index});
+  Place* other = peer->Choose("");
+  if (other == nullptr) {
+    coordinator_->Enqueue(ParticipantDown{peer->index});
+    return;
+  }
+  // What it had not prepared is lost with it: another instance says so, and binds itself to that.
+  // What it had, any instance finishes.
+  other->prepares.insert(other->prepares.end(), prepares.begin(), prepares.end());
+  other->finishes.insert(other->finishes.end(), finishes.begin(), finishes.end());
+  PushPlace(other);
 }
 
-bool ThriftChannel::Up(ParticipantIndex participant) const {
+bool ThriftChannel::Up(ParticipantIndex participant, const std::string& instance) const {
   MutexLock lock(&mutex_);
-  auto peer = peers_.find(participant);
-  return peer != peers_.end() && peer->second->up;
+  const auto peer = peers_.find(participant);
+  if (peer == peers_.end()) return false;
+  const Place* place = peer->second->Choose(instance);
+  return place != nullptr && (instance.empty() || place->instance == instance);
 }
 
 ThriftChannel::Stats ThriftChannel::stats() const {
@@ -331,24 +465,26 @@ ThriftChannel::Stats ThriftChannel::stats() const {
 
 void ThriftChannel::Send(const SendPrepare& prepare) {
   MutexLock lock(&mutex_);
-  auto peer = peers_.find(prepare.participant);
-  if (peer != peers_.end() && peer->second->up) peer->second->prepares.push_back(prepare);
+  const auto peer = peers_.find(prepare.participant);
+  if (peer == peers_.end()) return;
+  if (Place* place = peer->second->Choose(prepare.instance)) place->prepares.push_back(prepare);
 }
 
 void ThriftChannel::Send(const SendFinish& finish) {
   MutexLock lock(&mutex_);
-  auto peer = peers_.find(finish.participant);
-  if (peer != peers_.end() && peer->second->up) peer->second->finishes.push_back(finish);
+  const auto peer = peers_.find(finish.participant);
+  if (peer == peers_.end()) return;
+  if (Place* place = peer->second->Choose(finish.instance)) place->finishes.push_back(finish);
 }
 
 void ThriftChannel::Push() {
   // By the thread that runs the machine: what is enqueued here it takes in its next round.
   MutexLock lock(&mutex_);
-  for (auto& [index, peer] : peers_) PushPeer(peer.get());
+  for (auto& [id, place] : places_) PushPlace(place);
 }
 
-void ThriftChannel::PushPeer(Peer* peer) {
-  if (!peer->up) return;
+void ThriftChannel::PushPlace(Place* place) {
+  if (!place->up) return;
   const wire::Sender sender = SenderOf(options_.coordinator_id, *coordinator_);
   // Takes the oldest entries of a queue, at most a batch.
   auto take = [this](auto* queue, auto* into) {
@@ -357,28 +493,28 @@ void ThriftChannel::PushPeer(Peer* peer) {
                  std::make_move_iterator(queue->begin() + count));
     queue->erase(queue->begin(), queue->begin() + count);
   };
-  Line* line = peer->lines[kPrepareLine].get();
-  if (!line->busy() && !peer->prepares.empty()) {
-    take(&peer->prepares, &line->prepares);
+  Line* line = place->lines[kPrepareLine].get();
+  if (!line->busy() && !place->prepares.empty()) {
+    take(&place->prepares, &line->prepares);
     // A crash here leaves branches unprepared or prepared in vain: aborted by absence.
-    if (TROTH_FAILPOINT("prepare-sending")) return Drop(peer, "failpoint");
+    if (TROTH_FAILPOINT("prepare-sending")) return Drop(place, "failpoint");
     const RunningMs now = coordinator_->Now();
     std::vector<wire::PrepareRequest> list;
     for (const SendPrepare& p : line->prepares) {
       list.push_back(ToWire(options_.coordinator_id, p, now));
     }
-    if (!line->CallPrepare(sender, list)) return Drop(peer, "sending a prepare failed");
+    if (!line->CallPrepare(sender, list)) return Drop(place, "sending a prepare failed");
     ++stats_.prepare_calls;
     outstanding_.fetch_add(1);
   }
-  line = peer->lines[kFinishLine].get();
-  if (!line->busy() && !peer->finishes.empty()) {
-    take(&peer->finishes, &line->finishes);
+  line = place->lines[kFinishLine].get();
+  if (!line->busy() && !place->finishes.empty()) {
+    take(&place->finishes, &line->finishes);
     // A crash here leaves decided branches prepared: finished after opening.
-    if (TROTH_FAILPOINT("finish-sending")) return Drop(peer, "failpoint");
+    if (TROTH_FAILPOINT("finish-sending")) return Drop(place, "failpoint");
     std::vector<wire::FinishRequest> list;
     for (const SendFinish& f : line->finishes) list.push_back(ToWire(options_.coordinator_id, f));
-    if (!line->CallFinish(sender, list)) return Drop(peer, "sending a finish failed");
+    if (!line->CallFinish(sender, list)) return Drop(place, "sending a finish failed");
     ++stats_.finish_calls;
     outstanding_.fetch_add(1);
   }
@@ -408,66 +544,69 @@ void ThriftChannel::Poll(std::int64_t timeout_ms) {
         [[maybe_unused]] const ssize_t n = read(interrupt_, &drained, sizeof drained);
         continue;
       }
-      auto peer = peers_.find(static_cast<ParticipantIndex>(key / kLines));
-      if (peer == peers_.end() || !peer->second->up) continue;
-      ReadAnswers(peer->second.get(), static_cast<int>(key % kLines), &events);
+      auto place = places_.find(key / kLines);
+      if (place == places_.end() || !place->second->up) continue;
+      ReadAnswers(place->second, static_cast<int>(key % kLines), &events);
     }
     if (count == 0) DropOverdue();
-    for (auto& [index, peer] : peers_) PushPeer(peer.get());
+    for (auto& [id, place] : places_) PushPlace(place);
   }
   coordinator_->Submit(std::move(events));
 }
 
 // Every answer names its transaction, and is one to the call that was made: anything else and
 // the connection is closed.
-void ThriftChannel::ReadAnswers(Peer* peer, int which, std::vector<Event>* events) {
-  Line* line = peer->lines[which].get();
+void ThriftChannel::ReadAnswers(Place* place, int which, std::vector<Event>* events) {
+  Line* line = place->lines[which].get();
+  const Peer* peer = place->peer;
   const int read = line->Read();
   if (read == 0) return;
-  if (read < 0) return Drop(peer, "the connection was closed");
+  if (read < 0) return Drop(place, "the connection was closed");
   outstanding_.fetch_sub(1);
   try {
     if (which == kPrepareLine) {
       const std::vector<wire::PrepareReply> replies = line->TakePrepared();
-      if (replies.size() != line->prepares.size()) return Drop(peer, "answers miss requests");
+      if (replies.size() != line->prepares.size()) return Drop(place, "answers miss requests");
       for (std::size_t i = 0; i < replies.size(); ++i) {
         auto vote = FromWire(options_.coordinator_id, peer->index, replies[i]);
         if (!vote || vote->id != line->prepares[i].id) {
-          return Drop(peer, "it answered what was not asked");
+          return Drop(place, "it answered what was not asked");
         }
         events->push_back(*std::move(vote));
       }
       // A crash here leaves votes uncounted: the branches are aborted by absence.
-      if (TROTH_FAILPOINT("vote-arrived")) return Drop(peer, "failpoint");
+      if (TROTH_FAILPOINT("vote-arrived")) return Drop(place, "failpoint");
+      line->prepares.clear();
     } else {
       const std::vector<wire::FinishReply> replies = line->TakeFinished();
-      if (replies.size() != line->finishes.size()) return Drop(peer, "answers miss requests");
+      if (replies.size() != line->finishes.size()) return Drop(place, "answers miss requests");
       for (std::size_t i = 0; i < replies.size(); ++i) {
         auto finished = FromWire(options_.coordinator_id, peer->index, replies[i]);
         if (!finished || finished->id != line->finishes[i].id) {
-          return Drop(peer, "it answered what was not asked");
+          return Drop(place, "it answered what was not asked");
         }
         finished->commit = line->finishes[i].commit;
         events->push_back(*std::move(finished));
       }
       // A crash here leaves acknowledgements uncounted: the branches are finished once more.
-      if (TROTH_FAILPOINT("acknowledgement-arrived")) return Drop(peer, "failpoint");
+      if (TROTH_FAILPOINT("acknowledgement-arrived")) return Drop(place, "failpoint");
+      line->finishes.clear();
     }
   } catch (const wire::Refused& refused) {
     LOG(ERROR) << "participant '" << peer->name << "' refuses our call: " << refused.message;
-    Drop(peer, "it refused our call");
+    Drop(place, "it refused our call");
   } catch (const apache::thrift::TException& e) {
-    Drop(peer, std::string("its answer cannot be read: ") + e.what());
+    Drop(place, std::string("its answer cannot be read: ") + e.what());
   }
 }
 
 void ThriftChannel::DropOverdue() {
   const auto limit = SteadyClock::now() - std::chrono::milliseconds(options_.call_timeout_ms);
-  for (auto& [index, peer] : peers_) {
-    if (!peer->up) continue;
-    for (const auto& line : peer->lines) {
+  for (auto& [id, place] : places_) {
+    if (!place->up) continue;
+    for (const auto& line : place->lines) {
       if (!line->busy() || line->sent_at() > limit) continue;
-      Drop(peer.get(), "no answer for " + std::to_string(options_.call_timeout_ms) + " ms");
+      Drop(place, "no answer for " + std::to_string(options_.call_timeout_ms) + " ms");
       break;
     }
   }

@@ -1,10 +1,12 @@
-// The channel to participants over Thrift: per participant one connection for prepares and one
-// for finishes, so that a slow vote never holds up a commit; one unanswered call on each. What
-// queues up meanwhile travels in the next call: batches without a timer. Keeps no state that
-// outlives a connection. docs/protocol.md, "Messages".
+// The channel to participants over Thrift: per instance one connection for prepares and one for
+// finishes, so that a slow vote never holds up a commit; one unanswered call on each. What queues
+// up meanwhile travels in the next call: batches without a timer. A participant may run as several
+// instances: a prepare goes to the one that holds the branch, a finish there or, when that one is
+// gone, to any. Keeps no state that outlives a connection. docs/protocol.md, "Messages".
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -58,18 +60,27 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
     std::uint64_t reconnects = 0;
   };
   Stats stats() const;
-  // A participant's connections are there now.
-  bool Up(ParticipantIndex participant) const;
+  // The connections to this instance are there now; without a name: to any.
+  bool Up(ParticipantIndex participant, const std::string& instance = {}) const;
 
  private:
-  class Line;  // one connection
-  struct Peer;
+  class Line;    // one connection
+  struct Place;  // one process: an instance of a participant
+  struct Peer;   // one participant
 
   void ReconnectLoop(Peer* peer);
-  bool TryConnect(Peer* peer);
-  void PushPeer(Peer* peer) TROTH_REQUIRES(mutex_);
-  void Drop(Peer* peer, const std::string& why) TROTH_REQUIRES(mutex_);
-  void ReadAnswers(Peer* peer, int which, std::vector<Event>* events) TROTH_REQUIRES(mutex_);
+  bool TryConnect(Peer* peer, std::uint64_t place_id);
+  Place* MakePlace(Peer* peer, const struct Connect& to) TROTH_REQUIRES(mutex_);
+  // The one to be tried next, if its time has come; else null, and when to look again.
+  Place* NextToTry(Peer* peer, std::chrono::steady_clock::time_point* look_again)
+      TROTH_REQUIRES(mutex_);
+  // Forgets instances that were gone for long, while others serve.
+  void ForgetGone(Peer* peer) TROTH_REQUIRES(mutex_);
+  void PushPlace(Place* place) TROTH_REQUIRES(mutex_);
+  // Closes its connections. What it was asked goes to another instance; when there is none, the
+  // participant is down.
+  void Drop(Place* place, const std::string& why) TROTH_REQUIRES(mutex_);
+  void ReadAnswers(Place* place, int which, std::vector<Event>* events) TROTH_REQUIRES(mutex_);
   void DropOverdue() TROTH_REQUIRES(mutex_);
 
   const Options options_;
@@ -80,6 +91,8 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
 
   mutable Mutex mutex_;
   std::map<ParticipantIndex, std::unique_ptr<Peer>> peers_ TROTH_GUARDED_BY(mutex_);
+  std::map<std::uint64_t, Place*> places_ TROTH_GUARDED_BY(mutex_);  // by id, as in the epoll set
+  std::uint64_t next_place_ TROTH_GUARDED_BY(mutex_) = 0;
   std::atomic<int> outstanding_{0};
   bool stopping_ TROTH_GUARDED_BY(mutex_) = false;
   Stats stats_ TROTH_GUARDED_BY(mutex_);

@@ -113,6 +113,21 @@ void EpochFence::Tick() {
     }
   }
   for (const SeenCoordinator& seen : grown) Store(seen);
+  TakeInNotes();
+}
+
+void EpochFence::TakeInNotes() {
+  Result<std::vector<SeenCoordinator>> rows = resource_manager_->LoadSeen();
+  if (!rows.ok()) return;  // best effort, and again in a second
+  MutexLock lock(&mutex_);
+  for (const SeenCoordinator& row : *rows) {
+    Entry& entry = entries_[row.coordinator];
+    // Of a new epoch: what we saw of the one before stays to be told by us. Of the same: what the
+    // other saw is told by us too, should it die before it tells (law L7d).
+    if (entry.Take(row).has_value() || entry.seen.position != row.position) continue;
+    entry.stored_epoch = row.epoch;
+    entry.stored_position = row.position;
+  }
 }
 
 }  // namespace troth

@@ -37,7 +37,8 @@ class EpochFence {
   // Of all of them; for a coordinator whose name is not known yet.
   std::map<std::string, SeenCoordinator> All() const;
 
-  // At least once a second: writes down positions that have grown.
+  // At least once a second: writes down positions that have grown, and takes in what other
+  // instances of this participant wrote, so that an epoch begun at one ends the old at all.
   void Tick();
 
  private:
@@ -50,6 +51,7 @@ class EpochFence {
     std::uint32_t stored_epoch = 0;
   };
   void Store(const SeenCoordinator& seen);
+  void TakeInNotes();
 
   ResourceManager* const resource_manager_;
   Clock* const clock_;

@@ -99,15 +99,16 @@ class ParticipantProcess : public Participant {
  public:
   ParticipantProcess(ParticipantOptions options,
                      std::unique_ptr<PostgresResourceManager> resource_manager,
-                     DatabaseIdentity database)
+                     DatabaseState database)
       : options_(std::move(options)),
         instance_(RandomText()),
-        database_(std::move(database)),
+        database_(database.identity),
         resource_manager_(std::move(resource_manager)),
         table_({options_.name, instance_, static_cast<std::size_t>(options_.max_in_doubt)},
                resource_manager_.get(), SystemClock(), MarkSource()),
         fence_(resource_manager_.get(), SystemClock()),
-        context_{options_.name, instance_, &table_, &fence_, [this] { return Report(); }} {}
+        context_{options_.name, instance_, std::move(database),
+                 &table_,       &fence_,   [this] { return Report(); }} {}
   ~ParticipantProcess() override {
     Stop();
     close(stop_fd_);
@@ -139,7 +140,7 @@ class ParticipantProcess : public Participant {
   void Goodbye();
   void RunTicks();
   void RunSweep();
-  void SweepOnce(Sweep* sweep);
+  void SweepOnce(Sweep* sweep, bool settles);
   bool StoppedWithin(milliseconds time);
   void AwaitStop(const sigset_t* signals);
   CoordinatorLink* LinkOf(const std::string& coordinator) const;
@@ -244,8 +245,7 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   peers.what = "coordinators";
   peers.port = options_.peer_port;
   peers.max_connections = options_.max_peer_connections;
-  peer_listener_ =
-      std::make_unique<Listener>(peers, MakePeerProcessor(&context_, [this] { return database_; }));
+  peer_listener_ = std::make_unique<Listener>(peers, MakePeerProcessor(&context_));
   TROTH_RETURN_IF_ERROR(peer_listener_->Start());
   TROTH_RETURN_IF_ERROR(work_listener_->Start());
   port_ = work_listener_->port();
@@ -375,19 +375,19 @@ void ParticipantProcess::RunSweep() {
       sweep_now_ = false;
     }
     const std::int64_t now_ms = SystemClock()->NowMs();
-    if (resource_manager_->HoldSweep(options_.name)) {
-      without_lock_since_ms = now_ms;
-    } else if (now_ms - without_lock_since_ms < kTakeOver.count()) {
-      continue;
-    }
-    SweepOnce(&sweep);
+    const bool held = resource_manager_->HoldSweep(options_.name);
+    if (held) without_lock_since_ms = now_ms;
+    SweepOnce(&sweep, held || now_ms - without_lock_since_ms >= kTakeOver.count());
   }
 }
 
-void ParticipantProcess::SweepOnce(Sweep* sweep) {
+// Every instance looks: at what became of its own branches, and how far the log has come, which
+// its own idle connections would not tell. One of them asks and settles.
+void ParticipantProcess::SweepOnce(Sweep* sweep, bool settles) {
+  const bool there = resource_manager_->Look().ok();
   Result<std::vector<SweepInquiry>> due = sweep->Look();
-  database_up_ = due.ok();
-  if (!due.ok() || due->empty()) return;
+  database_up_ = there && due.ok();
+  if (!due.ok() || due->empty() || !settles) return;
   std::map<CoordinatorLink*, std::vector<SweepInquiry>> by_link;
   for (SweepInquiry& inquiry : *due) {
     CoordinatorLink* link = LinkOf(inquiry.coordinator);
@@ -434,7 +434,7 @@ Result<std::unique_ptr<Participant>> Participant::Open(const ParticipantOptions&
   Result<DatabaseState> state = (*resource_manager)->Look();
   if (!state.ok()) return state.status();
   auto participant =
-      std::make_unique<ParticipantProcess>(options, std::move(*resource_manager), state->identity);
+      std::make_unique<ParticipantProcess>(options, std::move(*resource_manager), *state);
   TROTH_RETURN_IF_ERROR(participant->Prepare());
   return std::unique_ptr<Participant>(std::move(participant));
 }

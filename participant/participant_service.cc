@@ -58,8 +58,7 @@ wire::Finished::type ToWire(FinishResult::Kind kind) {
 
 class PeerHandler : public wire::ParticipantPeerIf {
  public:
-  PeerHandler(const ServiceContext* context, std::function<DatabaseIdentity()> database)
-      : context_(context), database_(std::move(database)) {}
+  explicit PeerHandler(const ServiceContext* context) : context_(context) {}
 
   void hello(wire::ParticipantHello& reply, std::int32_t version,
              const wire::Sender& sender) override {
@@ -68,6 +67,9 @@ class PeerHandler : public wire::ParticipantPeerIf {
     reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
     reply.participant = context_->participant;
     reply.instance = context_->instance;
+    reply.__set_system_identifier(context_->database.identity.system_identifier);
+    reply.__set_database_oid(context_->database.identity.oid);
+    reply.__set_database_address(context_->database.address);
   }
 
   void prepare(std::vector<wire::PrepareReply>& replies, const wire::Sender& sender,
@@ -80,7 +82,7 @@ class PeerHandler : public wire::ParticipantPeerIf {
                         r.instance});
     }
     const std::vector<Vote> votes = context_->table->Prepare(orders, kSlowEntryWait);
-    const DatabaseIdentity database = database_();
+    const DatabaseIdentity& database = context_->database.identity;
     replies.resize(votes.size());
     for (std::size_t i = 0; i < votes.size(); ++i) {
       replies[i].transaction_id = requests[i].transaction_id;
@@ -143,7 +145,6 @@ class PeerHandler : public wire::ParticipantPeerIf {
   }
 
   const ServiceContext* const context_;
-  const std::function<DatabaseIdentity()> database_;
 };
 
 class AdminHandler : public wire::ParticipantAdminIf {
@@ -256,11 +257,9 @@ void CheckVersion(std::int32_t version) {
                                        std::to_string(ours));
 }
 
-std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(
-    const ServiceContext* context, std::function<DatabaseIdentity()> database) {
-  return std::make_shared<PeerProcessor>(
-      std::make_shared<PeerHandler>(context, std::move(database)),
-      std::make_shared<AdminHandler>(context));
+std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(const ServiceContext* context) {
+  return std::make_shared<PeerProcessor>(std::make_shared<PeerHandler>(context),
+                                         std::make_shared<AdminHandler>(context));
 }
 
 }  // namespace troth

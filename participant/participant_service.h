@@ -25,6 +25,7 @@ inline constexpr std::chrono::milliseconds kSlowEntryWait{5};
 struct ServiceContext {
   std::string participant;
   std::string instance;
+  DatabaseState database;  // as it was when the participant was opened; it does not change
   BranchTable* table = nullptr;
   EpochFence* fence = nullptr;
   // For administrators.
@@ -40,9 +41,7 @@ Granted<WorkRequest> FromWire(const wire::Context& context);
 // Throws wire::Refused(VERSION_MISMATCH) unless `version` is ours.
 void CheckVersion(std::int32_t version);
 
-// ParticipantPeer and ParticipantAdmin on one connection. `context` and `database` (asked for
-// each list of votes) outlive it.
-std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(
-    const ServiceContext* context, std::function<DatabaseIdentity()> database);
+// ParticipantPeer and ParticipantAdmin on one connection. `context` outlives it.
+std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(const ServiceContext* context);
 
 }  // namespace troth

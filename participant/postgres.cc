@@ -141,11 +141,12 @@ Result<DatabaseState> PostgresResourceManager::Look() {
   Result<PgConnection*> desk = Desk();
   if (!desk.ok()) return desk.status();
   const Answer answer =
-      (*desk)->Execute("SELECT pg_catalog.pg_current_wal_lsn()", {}, DeskDeadline());
+      (*desk)->Execute("SELECT pg_catalog.pg_current_wal_flush_lsn()", {}, DeskDeadline());
   if (!answer.ok) return Status(Code::kUnavailable, answer.message);
   const Greeting& greeting = (*desk)->greeting();
   DatabaseState state{greeting.identity, greeting.point, greeting.address};
   state.point.position = ParseLsn(answer.row[0].value_or("0/0"));
+  acquaintance_.memory().Remember(state.point);
   return state;
 }
 

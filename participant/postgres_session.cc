@@ -48,8 +48,11 @@ constexpr char kGuardReadOnly[] =
 // The position behind PREPARE, and what RESET ALL leaves behind and PREPARE or ROLLBACK does not
 // end. Temporary objects, WITH HOLD cursors and LISTEN can't be here: a block with one is not
 // preparable, and a rollback takes them back.
+// The durable position: what is written beyond it may be lost with the machine's power, and the
+// vote, which is not, would then seem to be of another history (L13b).
 constexpr char kClean[] =
-    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.set_config('session_authorization', NULL, "
+    "SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.set_config('session_authorization', "
+    "NULL, "
     "false),"
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.pg_advisory_unlock_all()";

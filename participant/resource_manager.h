@@ -168,7 +168,8 @@ class ResourceManager {
   // Prepared transactions of this database whose GID starts with `prefix`.
   virtual Result<std::vector<PreparedBranch>> ListPrepared(std::string_view prefix) = 0;
 
-  // Identity and present end of the log, asked of the database now.
+  // Identity and present durable end of the log, asked of the database now; what comes after it
+  // knows that the database has been so far (L13b).
   virtual Result<DatabaseState> Look() = 0;
 
   // What was stored by StoreSeen, by this process or an earlier one; durable with the database.

@@ -12,6 +12,11 @@ struct ParticipantHello {
   1: required i32 version,
   2: required string participant,
   3: required string instance,
+  /** To coordinators: the database, as in Enrolment. One that is not the name's own is not
+      spoken to: a clone may answer at an old address. */
+  4: optional string system_identifier,
+  5: optional i64 database_oid,
+  6: optional string database_address,
 }
 
 /**

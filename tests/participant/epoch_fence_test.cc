@@ -44,6 +44,26 @@ TEST_F(FenceTest, L7c_ANewEpochIsKnownAfterARestart) {
   EXPECT_TRUE(fence.Check({kMain, 3, 7, 12}).has_value());
 }
 
+// Two instances of one participant, each with its own fence: a coordinator that has ended at one
+// has ended at the other a second later, and what only one of them saw is told by both.
+TEST_F(FenceTest, L7c_AnEpochBegunAtOneInstanceIsKnownAtTheOther) {
+  EpochFence one(&manager, &clock), other(&manager, &clock);
+  one.Check({kMain, 3, 7, 10});
+  other.Check({kMain, 3, 7, 20});
+  clock.now_ms += 1'000;
+  other.Tick();
+  one.Tick();
+  EXPECT_EQ(one.Seen(kMain)->position, 20u);
+  EXPECT_FALSE(one.Check({kMain, 4, 8, 30}));
+  EXPECT_FALSE(other.Check({kMain, 3, 7, 21})) << "it has not heard of epoch 4 yet";
+  one.Told({kMain, 4, 8, 30});
+  clock.now_ms += 1'000;
+  other.Tick();
+  EXPECT_TRUE(other.Check({kMain, 3, 7, 22}).has_value());
+  EXPECT_EQ(other.Seen(kMain)->epoch, 3u) << "what it saw of epoch 3 it tells itself";
+  EXPECT_EQ(other.Seen(kMain)->position, 21u);
+}
+
 // A coordinator whose log was cut begins an epoch, and speaks first: it must still hear what was
 // seen of the epoch before, also from a participant that was restarted in between.
 TEST_F(FenceTest, L7c_WhatWasSeenBeforeIsKeptUntilTold) {

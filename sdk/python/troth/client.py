@@ -322,7 +322,7 @@ class Client:
             with self._changed:
                 load = dict(self._branches)
             places = [place for place in self._find(participant, afresh, deadline)
-                      if not instance or place.instance == instance]
+                      if place.port and (not instance or place.instance == instance)]
             places.sort(key=lambda place: (not place.up, load.get(place.instance, 0)))
             for place in places:
                 connection = self._idle.take((place.host, place.port))

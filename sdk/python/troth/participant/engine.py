@@ -28,7 +28,7 @@ from troth.participant.service import (
     PeerHandler, PeerProcessor, check_version, refused, wire_vote, work_request)
 from troth.participant.sweep import Inquiry, Sweep
 from troth.participant.values import (
-    BranchCounts, DatabaseIdentity, Refusal, Refused, Unavailable)
+    BranchCounts, Refusal, Refused, Unavailable)
 from troth.transport import Listener
 from troth.vote_mac import make_vote_mac
 from troth.wire.participant import ttypes as participant_types
@@ -161,7 +161,8 @@ class Participant:
         self._fence = EpochFence(self._rm)
         self._fence.load()
         self._sweep = Sweep(options.name, self._rm, self._table)
-        self._identity = self._rm.look().identity
+        self._state = self._rm.look()
+        self._identity = self._state.identity
         self._self = SelfDescription(options.name, self.instance, options.host)
         self._wake = threading.Event()
         self._links = [CoordinatorLink(address, self._self, self._rm, self._fence, self._enrolled)
@@ -306,8 +307,12 @@ class Participant:
             if held:
                 held_at = time.monotonic()
             try:
+                # Every instance looks: at what became of its own branches, and how far the log has
+                # come, which its own idle connections would not tell. One asks and settles.
+                self._rm.look()
+                due = self._sweep.look()
                 if held or time.monotonic() - held_at > _SWEEP_ALONE_S:
-                    self._sweep_once()
+                    self._settle(due)
                 error = ""
             except (Unavailable, values.ServerUnfit) as caught:
                 if str(caught) != error:
@@ -317,10 +322,9 @@ class Participant:
                 log.exception("recovery")
             self._wake.wait(_SWEEP_EVERY_S)
 
-    def _sweep_once(self) -> None:
-        """Looks, asks, settles. A coordinator that does not answer delays no other's branches by
-        more than its time limit."""
-        due = self._sweep.look()
+    def _settle(self, due: list[Inquiry]) -> None:
+        """Asks, settles. A coordinator that does not answer delays no other's branches by more
+        than its time limit."""
         unasked: Exception | None = None
         for link in self._links:
             mine = [one for one in due if self._asks(link, one)]
@@ -346,8 +350,8 @@ class Participant:
 
     # Views ------------------------------------------------------------------------------------
 
-    def _database(self) -> DatabaseIdentity:
-        return self._identity
+    def _database(self) -> values.DatabaseState:
+        return self._state
 
     def _status(self) -> Any:
         counts = self._table.counts()

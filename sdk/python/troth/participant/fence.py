@@ -99,7 +99,8 @@ class EpochFence:
             return [entry.told() for entry in self._entries.values()]
 
     def tick(self) -> None:
-        """At least once a second: writes down positions that have grown."""
+        """At least once a second: writes down positions that have grown, and takes in what other
+        instances of this participant wrote: an epoch begun at one ends the old at all."""
         grown = []
         with self._lock:
             now = time.monotonic()
@@ -114,6 +115,23 @@ class EpochFence:
                     grown.append(replace(seen))
         for seen in grown:
             self._store(seen)
+        self._take_in_notes()
+
+    def _take_in_notes(self) -> None:
+        try:
+            rows = self._rm.load_seen()
+        except (Unavailable, ServerUnfit):
+            return  # best effort, and again in a second
+        with self._lock:
+            for row in rows:
+                entry = self._entries.setdefault(row.coordinator,
+                                                 _Entry(SeenCoordinator(row.coordinator)))
+                if row.epoch >= entry.seen.epoch:
+                    # Of a new epoch: what we saw of the one before stays to be told by us. Of the
+                    # same: what the other saw is told by us too, should it die before (law L7d).
+                    self._take(entry, row)
+                    if entry.seen.position == row.position:
+                        entry.stored_epoch, entry.stored_position = row.epoch, row.position
 
     def _store(self, seen: SeenCoordinator) -> None:
         try:

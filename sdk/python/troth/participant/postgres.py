@@ -54,13 +54,14 @@ _GUARD_READ_ONLY = (
     " AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'"
     " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) '{mark}'"
     " THEN 1 ELSE 0 END; ROLLBACK")
-# What neither PREPARE nor ROLLBACK ends, and the position behind PREPARE.
+# What neither PREPARE nor ROLLBACK ends, and the durable position behind PREPARE: what is written
+# beyond it may be lost with the machine's power, and the vote is not (L13b).
 _CLEAN = (
     "RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD SEQUENCES;"
     " SELECT pg_catalog.set_config('session_authorization', NULL, false),"
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.set_config('DateStyle', 'ISO', false),"
-    " pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_current_wal_lsn()::text")
+    " pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_current_wal_flush_lsn()::text")
 _MAKE_NOTES = (
     "CREATE TABLE public.troth_seen (coordinator text PRIMARY KEY, epoch bigint NOT NULL,"
     " epoch_random bigint NOT NULL, position bigint NOT NULL)")
@@ -386,11 +387,12 @@ class PostgresResourceManager:
 
     def look(self) -> DatabaseState:
         with self._desk_lock:
-            position = self._ask("SELECT pg_catalog.pg_current_wal_lsn()::text")[0][0]
+            position = self._ask("SELECT pg_catalog.pg_current_wal_flush_lsn()::text")[0][0]
             desk = self._desk
             assert desk is not None
-            return DatabaseState(desk.identity, LogPoint(desk.point.timeline, parse_lsn(position)),
-                                 desk.address)
+            point = LogPoint(desk.point.timeline, parse_lsn(position))
+            self._acquaintance.memory.remember(point)
+            return DatabaseState(desk.identity, point, desk.address)
 
     def load_seen(self) -> list[SeenCoordinator]:
         return [SeenCoordinator(*row) for row in self._ask(

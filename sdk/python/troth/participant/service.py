@@ -10,8 +10,8 @@ from troth.ids import TransactionId, gid_prefix, is_coordinator_id
 from troth.participant.branch_table import BranchTable
 from troth.participant.fence import EpochFence
 from troth.participant.values import (
-    DatabaseIdentity, Evidence, FinishKind, FinishRequest, Isolation, LogPoint, PrepareRequest,
-    Refusal, Refused, SeenCoordinator, Vote, VoteKind, WorkRequest)
+    DatabaseIdentity, DatabaseState, Evidence, FinishKind, FinishRequest, Isolation, LogPoint,
+    PrepareRequest, Refusal, Refused, SeenCoordinator, Vote, VoteKind, WorkRequest)
 from troth.wire.participant import ParticipantAdmin, ParticipantPeer
 from troth.wire.participant import ttypes as participant_types
 from troth.wire.values import ttypes as values
@@ -88,7 +88,7 @@ class PeerHandler:
     """ParticipantPeer and ParticipantAdmin."""
 
     def __init__(self, participant: str, instance: str, table: BranchTable, fence: EpochFence,
-                 database: Callable[[], DatabaseIdentity | None],
+                 database: Callable[[], DatabaseState],
                  status: Callable[[], Any], stuck: Callable[[], dict[str, str]]) -> None:
         self._participant = participant
         self._instance = instance
@@ -103,8 +103,10 @@ class PeerHandler:
     def hello(self, version: int, sender: Any) -> Any:
         check_version(version)
         self._check_sender(sender)
-        return participant_types.ParticipantHello(PROTOCOL_VERSION, self._participant,
-                                                  self._instance)
+        state = self._database()
+        return participant_types.ParticipantHello(
+            PROTOCOL_VERSION, self._participant, self._instance, state.identity.system_identifier,
+            state.identity.oid, state.address)
 
     def prepare(self, sender: Any, requests: list[Any]) -> list[Any]:
         self._check_sender(sender)
@@ -116,7 +118,7 @@ class PeerHandler:
         votes = self._table.prepare(
             [PrepareRequest(one.transaction_id, one.mark, one.works, one.deadline_ms, one.instance)
              for one in requests], SLOW_ENTRY_WAIT_MS)
-        database = self._database()
+        database = self._database().identity
         return [participant_types.PrepareReply(one.transaction_id, one.mark,
                                                wire_vote(vote, database))
                 for one, vote in zip(requests, votes)]
