@@ -2,6 +2,7 @@
 every one on a node of its own.  Knows how they are started, not what is done to them.
 """
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -186,11 +187,28 @@ class Cluster:
         """As an operator does after a failover: the name may be bound to another address."""
         end = time.monotonic() + seconds
         while True:
-            done = subprocess.run(self.coordinator.node.command(
-                self._program('trothctl'), f'--coordinator={self.coordinator.node.address}:{ADMIN_PORT}',
-                'participants', 'rebind', participant), capture_output=True, check=False)
+            done = self._trothctl('participants', 'rebind', participant)
             if done.returncode == 0 or time.monotonic() > end:
                 return done.returncode == 0
+            time.sleep(0.1)
+
+    def _trothctl(self, *words):
+        return subprocess.run(self.coordinator.node.command(
+            self._program('trothctl'), f'--coordinator={self.coordinator.node.address}:{ADMIN_PORT}',
+            *words), capture_output=True, text=True, check=False)
+
+    def owed(self, seconds=10):
+        """Decided transactions that a participant has not acknowledged, when nobody commits any
+        more: waits for none so long.  In words, None when there are none."""
+        end = time.monotonic() + seconds
+        while True:
+            done = self._trothctl('status', '--json')
+            left = json.loads(done.stdout)['unacknowledged'] if done.returncode == 0 else None
+            if left == 0:
+                return None
+            if time.monotonic() > end:
+                return (f'{left} decided transactions stay unacknowledged' if left is not None
+                        else f'the coordinator tells no status: {done.stderr.strip()}')
             time.sleep(0.1)
 
     def _init(self, database):

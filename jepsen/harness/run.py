@@ -242,6 +242,9 @@ class Run:
         for participant in self.cluster.names():
             self.driver.note('orphans', 'prepared', {
                 ':participant': participant, ':gids': self.cluster.databases[participant].prepared()})
+        owed = self.cluster.owed()
+        if owed:
+            self.problems.append(owed)
         for workload in self.workloads:
             workload.final(self.driver)
         self._export_the_log()

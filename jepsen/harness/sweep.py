@@ -322,6 +322,8 @@ class Sweep:
                 problems.append(f'branches stay prepared after {SETTLE_SECONDS} s')
                 break
             time.sleep(0.1)
+        owed = self.cluster.owed(SETTLE_SECONDS)
+        problems += [owed] if owed else []
         try:
             self.audit.final(self.driver)
         except RuntimeError as error:
