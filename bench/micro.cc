@@ -5,6 +5,7 @@
 #include "bench/hot_paths.h"
 #include "bench/scratch_directory.h"
 #include "common/codec.h"
+#include "common/failpoint.h"
 
 namespace troth::bench {
 namespace {
@@ -38,6 +39,14 @@ void Checksum(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(Checksum)->Name("crc32c")->Arg(4096)->Arg(1 << 20);
+
+// Arg 0: nothing was ever enabled, as in production; 1: another point is.
+void Failpoint(benchmark::State& state) {
+  if (state.range(0) == 1) (void)failpoint::Enable("bench-other-point=error");
+  for (auto _ : state) benchmark::DoNotOptimize(TROTH_FAILPOINT("bench-point"));
+  failpoint::DisableAll();
+}
+BENCHMARK(Failpoint)->Name("failpoint")->Arg(0)->Arg(1);
 
 }  // namespace
 }  // namespace troth::bench

@@ -4,6 +4,7 @@ every one on a node of its own.  Knows how they are started, not what is done to
 
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,11 +27,13 @@ ACCOUNTS, BALANCE = 16, 100    # In each database.
 class Options:
     """What a cluster is made of.  `disks`: names whose data gets a disk of its own (the
     coordinator's `c`, servers' `d1`...).  `proxied`: participants that reach their server
-    through a proxy.  `standbys`: participants whose server has a synchronous standby.  `preload`: a library by which processes take their wall clock's offset from a
-    file (`Cluster.clock_files`)."""
+    through a proxy.  `standbys`: participants whose server has a synchronous standby.  `preload`:
+    a library by which processes take their wall clock's offset from a file
+    (`Cluster.clock_files`).  `participant`: a command line with {name}, {host}, {port},
+    {peer_port}, {conninfo}, {coordinators}, {port_file}, instead of troth-jepsen-branch."""
 
     def __init__(self, bin_dir, logs, participants=3, clients=2, disks=(), proxied=(), standbys=(),
-                 coordinator_flags=(), participant_flags=(), preload=None):
+                 coordinator_flags=(), participant_flags=(), preload=None, participant=None):
         self.bin = pathlib.Path(bin_dir).resolve()
         self.logs = pathlib.Path(logs)
         self.participants = participants
@@ -41,6 +44,7 @@ class Options:
         self.coordinator_flags = list(coordinator_flags)
         self.participant_flags = list(participant_flags)
         self.preload = preload
+        self.participant = participant
 
 
 class Cluster:
@@ -261,14 +265,17 @@ class Cluster:
         if name in self.options.proxied:
             conninfo = self._make_proxy(name) + ' sslmode=disable gssencmode=disable'
         port_file = str(self.directory / f'{name}.ports')
-        self.participants[name] = Process(
-            name, node, [self._program('troth-jepsen-branch'), f'--name={name}',
-                         f'--host={node.address}', f'--port={WORK_PORT}',
-                         f'--peer_port={BRANCH_PEER_PORT}', f'--conninfo={conninfo}',
-                         f'--coordinators={self.network.nodes["c"].address}:{PEER_PORT}',
-                         f'--port_file={port_file}', '--enable_failpoints',
-                         *self.options.participant_flags],
-            self.options.logs / f'{name}.log', port_file, self._environment(name))
+        values = {'name': name, 'host': node.address, 'port': WORK_PORT,
+                  'peer_port': BRANCH_PEER_PORT, 'conninfo': conninfo, 'port_file': port_file,
+                  'coordinators': f'{self.network.nodes["c"].address}:{PEER_PORT}'}
+        if self.options.participant:
+            argv = [word.format(**values) for word in shlex.split(self.options.participant)]
+        else:
+            argv = [self._program('troth-jepsen-branch'), '--enable_failpoints',
+                    *(f'--{flag}={value}' for flag, value in values.items())]
+        self.participants[name] = Process(name, node, argv + self.options.participant_flags,
+                                          self.options.logs / f'{name}.log', port_file,
+                                          self._environment(name))
 
     def _make_proxy(self, name):
         database = self.databases[name]

@@ -63,6 +63,10 @@ def parser():
                       help='operations a second at most; default: no limit')
     made.add_argument('--store', default='store', metavar='DIR', help='default: %(default)s')
     made.add_argument('--bin', metavar='DIR', type=pathlib.Path, help='programs that are already built')
+    made.add_argument('--participant', metavar='COMMAND',
+                      help='instead of troth-jepsen-branch: a program that serves '
+                           'jepsen/workload.thrift; {name}, {host}, {port}, {peer_port}, '
+                           '{conninfo}, {coordinators}, {port_file} are filled in')
     made.add_argument('--coordinator_flag', action='append', default=[], metavar='FLAG',
                       help='for the coordinator; may be repeated')
     made.add_argument('--participant_flag', action='append', default=[], metavar='FLAG',
@@ -158,7 +162,8 @@ class Run:
         options = Options(
             self.options.bin, self.logs, self.options.participants,
             coordinator_flags=[f'--lease_ms={LEASE_MS}', *self.options.coordinator_flag],
-            participant_flags=self.options.participant_flag)
+            participant_flags=self.options.participant_flag,
+            participant=self.options.participant)
         available = []
         for fault in self.fault_types:
             reason = fault.missing(options)
