@@ -32,6 +32,11 @@ LEASE_MS = 8000
 _SECOND = 1_000_000_000
 
 
+# Checkers that judge what another workload leaves behind.
+JUDGED_WITH = {'ledger': 'bank', 'order': 'audit', 'orphans': 'audit', 'liveness': 'audit',
+               'log': 'audit'}
+
+
 def parser():
     made = argparse.ArgumentParser(
         prog='jepsen/run', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,6 +84,8 @@ def list_all():
     print('Workloads:')
     for workload in WORKLOADS.values():
         print(f'  {workload.name:20} {workload.__doc__.split(chr(10))[0]}')
+    for name, workload in JUDGED_WITH.items():
+        print(f'  {name:20} A checker; its workload is {workload}.')
     print('Faults:')
     for fault in FAULTS.values():
         print(f'  {fault.name:20} {" ".join(fault.__doc__.split())}')
@@ -86,6 +93,8 @@ def list_all():
 
 def chosen(words, known, what):
     names = list(known) if words == 'all' else [w for w in words.split(',') if w and w != 'none']
+    if known is WORKLOADS:
+        names = [JUDGED_WITH.get(name, name) for name in names]
     for name in names:
         if name not in known:
             print(f'run: there is no {what} "{name}"; jepsen/run --list names them',
