@@ -539,7 +539,9 @@ Status Wal::Rep::PublishCheckpoint(std::uint64_t number, std::uint64_t used) {
     old = checkpoint;
   }
   const std::string old_name = WalFileName(WalFileKind::kCheckpoint, old);
-  TROTH_RETURN_IF_ERROR(files->Rename(old_name, std::string(kSpareCheckpointName)));
+  const Status kept = files->Rename(old_name, std::string(kSpareCheckpointName));
+  // The new checkpoint counts already: this compaction can't be tried again.
+  if (!kept.ok()) return Status(Code::kIo, kept.message());
   if (TROTH_FAILPOINT("checkpoint-old-removed")) return Status(Code::kIo, "failpoint");
   const std::uint64_t room = std::min(files->SizeOf(std::string(kSpareCheckpointName)),
                                       files->SizeOf(WalFileName(WalFileKind::kCheckpoint, number)));

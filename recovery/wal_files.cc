@@ -190,7 +190,12 @@ Status WalFiles::Rename(const std::string& from, const std::string& to) {
 
 Status WalFiles::Remove(const std::string& name) { return fs_->Remove(Path(name)); }
 
-Status WalFiles::SyncDirectory() { return fs_->SyncDirectory(directory_); }
+Status WalFiles::SyncDirectory() {
+  const Status status = fs_->SyncDirectory(directory_);
+  // Whatever it failed of, which names are on disk is not known: no want of space to get over.
+  if (status.code() == Code::kNoSpace) return Status(Code::kIo, status.message());
+  return status;
+}
 
 std::uint64_t WalFiles::SizeOf(const std::string& name) {
   const Result<std::uint64_t> size = fs_->Size(Path(name));

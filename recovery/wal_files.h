@@ -48,14 +48,14 @@ class WalFiles {
   // may be longer. `source` as above, of any length.
   Status MakeCheckpoint(const CheckpointHead& head, const RecoveredState& state,
                         const std::string& source, const Between& between, std::uint64_t* used);
-  // The temporary name becomes the real one; durable on return.
+  // The temporary name becomes the real one; durable on return. kNoSpace: surely not done.
   Status Publish(WalFileKind kind, std::uint64_t number);
 
   // Makes or lengthens the file `name` so that it has room for `bytes`; durable on return.
   Status Reserve(const std::string& name, std::uint64_t bytes);
   Status Rename(const std::string& from, const std::string& to);
   Status Remove(const std::string& name);
-  Status SyncDirectory();
+  Status SyncDirectory();  // never kNoSpace
   // 0 when there is none.
   std::uint64_t SizeOf(const std::string& name);
   static std::string TemporaryName(WalFileKind kind, std::uint64_t number);
