@@ -27,7 +27,7 @@ struct ProtocolOptions {
   std::uint32_t max_branches = 64;
   std::uint32_t max_undecided = 100'000;       // in all
   std::uint32_t max_unacknowledged = 100'000;  // per participant
-  std::int64_t retry_min_ms = 10;
+  std::int64_t retry_min_ms = 1;
   std::int64_t retry_max_ms = 1'000;  // L8
   std::int64_t hear_ms = 10'000;      // answers from absence wait so long for silent participants
   bool early_prepare = true;
