@@ -10,13 +10,13 @@ namespace troth {
 class Backoff {
  public:
   Backoff(std::int64_t first_ms, std::int64_t max_ms)
-      : bound_ms_(std::max<std::int64_t>(1, first_ms)),
-        max_ms_(std::max(bound_ms_, max_ms)),
-        random_(std::random_device{}()) {}
+      : bound_ms_(std::max<std::int64_t>(1, first_ms)), max_ms_(std::max(bound_ms_, max_ms)) {}
 
   // A random time in [1, min(max, first * 2^n)] ms, n counting the calls before this one.
   std::int64_t NextMs() {
-    const std::int64_t wait_ms = std::uniform_int_distribution<std::int64_t>(1, bound_ms_)(random_);
+    // Seeded when first needed: on a virtual machine that takes tens of microseconds.
+    thread_local std::minstd_rand random(std::random_device{}());
+    const std::int64_t wait_ms = std::uniform_int_distribution<std::int64_t>(1, bound_ms_)(random);
     bound_ms_ = std::min(max_ms_, bound_ms_ * 2);
     return wait_ms;
   }
@@ -24,7 +24,6 @@ class Backoff {
  private:
   std::int64_t bound_ms_;
   const std::int64_t max_ms_;
-  std::minstd_rand random_;
 };
 
 }  // namespace troth

@@ -22,9 +22,12 @@ namespace {
 using apache::thrift::TConfiguration;
 using apache::thrift::TException;
 using apache::thrift::protocol::TCompactProtocolT;
+using apache::thrift::transport::TBufferedTransport;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransportException;
+
+constexpr std::int64_t kTimeoutStepMs = 64;
 
 int ClampMs(std::int64_t ms) {
   return static_cast<int>(std::clamp<std::int64_t>(ms, 1, std::numeric_limits<int>::max() / 2));
@@ -68,7 +71,9 @@ CallReport CallReport::NotSent(std::string error) {
 Connection::Connection(const Address& address, std::shared_ptr<TSocket> socket)
     : address_(address), socket_(std::move(socket)) {
   auto config = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
-  auto framed = std::make_shared<TFramedTransport>(socket_, config);
+  // The buffer takes in a frame's length and its bytes with one read.
+  auto buffered = std::make_shared<TBufferedTransport>(socket_, 4096, 512, config);
+  auto framed = std::make_shared<TFramedTransport>(std::move(buffered), config);
   protocol_ = std::make_shared<TCompactProtocolT<TFramedTransport>>(framed);
 }
 
@@ -102,6 +107,8 @@ bool Connection::Idle() const {
 }
 
 CallReport Connection::Run(std::int64_t timeout_ms, const std::function<void()>& call) {
+  // In steps, up: most calls then find it set already, which spares two system calls.
+  timeout_ms = (timeout_ms / kTimeoutStepMs + 1) * kTimeoutStepMs;
   if (timeout_ms != timeout_ms_) {
     timeout_ms_ = timeout_ms;
     socket_->setRecvTimeout(ClampMs(timeout_ms));

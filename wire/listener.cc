@@ -19,6 +19,7 @@ namespace {
 
 using apache::thrift::TConfiguration;
 using apache::thrift::server::TThreadedServer;
+using apache::thrift::transport::TBufferedTransport;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TServerSocket;
 using apache::thrift::transport::TTransport;
@@ -30,7 +31,9 @@ class SmallFrames : public TTransportFactory {
  public:
   std::shared_ptr<TTransport> getTransport(std::shared_ptr<TTransport> under) override {
     auto limits = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
-    return std::make_shared<TFramedTransport>(std::move(under), 512, 64 * 1024, limits);
+    // The buffer takes in a frame's length and its bytes with one read.
+    auto buffered = std::make_shared<TBufferedTransport>(std::move(under), 4096, 512, limits);
+    return std::make_shared<TFramedTransport>(std::move(buffered), 512, 64 * 1024, limits);
   }
 };
 
