@@ -9,7 +9,6 @@
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
-#include <pqxx/pqxx>
 
 #include "BenchParticipant.h"
 #include "common/program.h"
@@ -43,11 +42,10 @@ class Handler : public BenchParticipantIf {
 
   void change(ChangeReply& reply, const wire::Context& context, const std::int32_t id,
               const std::int32_t amount) override {
-    reply.branch = participant_->Execute(context, [&](pqxx::dbtransaction& tx) {
-      const pqxx::result changed =
-          tx.exec("UPDATE account SET balance = balance + (" + std::to_string(amount) +
-                  ") WHERE id = " + std::to_string(id));
-      if (changed.affected_rows() != 1) throw ApplicationRefusal("no row " + std::to_string(id));
+    const Statement change{"UPDATE account SET balance = balance + $1 WHERE id = $2",
+                           {std::to_string(amount), std::to_string(id)}};
+    reply.branch = participant_->Execute(context, change, [&](const Rows& changed) {
+      if (changed.affected != 1) throw ApplicationRefusal("no row " + std::to_string(id));
     });
   }
 

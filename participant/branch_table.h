@@ -42,6 +42,7 @@ struct WorkRequest {
   std::string mark;  // empty in work 0
   Isolation isolation = Isolation::kDefault;
   bool read_only = false;
+  bool one_statement = false;  // of work 0: see BeginOptions::with_first_statement
 };
 
 // Work that was let in. It must be given back to EndWork, exactly once.

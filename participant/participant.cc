@@ -117,6 +117,8 @@ class ParticipantProcess : public Participant {
   Status Prepare() { return fence_.Load(); }
 
   wire::Branch Execute(const wire::Context& context, const WorkFunction& work) override;
+  wire::Branch Execute(const wire::Context& context, const Statement& statement,
+                       const std::function<void(const Rows& rows)>& look) override;
   void Hello(std::int32_t version, wire::ParticipantHello* reply) override {
     CheckVersion(version);
     reply->version = wire::g_troth_constants.PROTOCOL_VERSION;
@@ -133,6 +135,10 @@ class ParticipantProcess : public Participant {
 
  private:
   enum class Phase { kNew, kServing, kStopping, kEnded };
+  // What is to be done in a session; a refusal, or what it throws, ends the branch.
+  using SessionWork = std::function<std::optional<Refusal>(Session* session)>;
+
+  wire::Branch ExecuteIn(const wire::Context& context, bool one_statement, const SessionWork& work);
 
   wire::ParticipantStatusReport Report();
   std::string MacOf(const wire::Context& context, const Vote& vote) const;
@@ -166,13 +172,33 @@ class ParticipantProcess : public Participant {
 };
 
 wire::Branch ParticipantProcess::Execute(const wire::Context& context, const WorkFunction& work) {
+  return ExecuteIn(context, /*one_statement=*/false, [&](Session* session) {
+    work(PostgresResourceManager::Transaction(session));
+    return std::optional<Refusal>();
+  });
+}
+
+wire::Branch ParticipantProcess::Execute(const wire::Context& context, const Statement& statement,
+                                         const std::function<void(const Rows& rows)>& look) {
+  return ExecuteIn(context, /*one_statement=*/true, [&](Session* session) {
+    Granted<Answer> answer =
+        PostgresResourceManager::Run(session, statement.sql, statement.parameters);
+    if (!answer.ok()) return std::optional<Refusal>(answer.refusal());
+    look(Rows{std::move(answer->rows), answer->affected});
+    return std::optional<Refusal>();
+  });
+}
+
+wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool one_statement,
+                                           const SessionWork& work) {
   Granted<WorkRequest> request = FromWire(context);
   if (!request.ok()) throw ToWire(request.refusal());
+  request->one_statement = one_statement;
   Granted<Work> started = table_.StartWork(*request);
   if (!started.ok()) throw ToWire(started.refusal());
   std::optional<Refusal> failure;
   try {
-    work(PostgresResourceManager::Transaction(started->session));
+    failure = work(started->session);
   } catch (...) {
     failure = CaughtRefusal();
   }

@@ -37,8 +37,10 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <thrift/TProcessor.h>
 #include <pqxx/dbtransaction>
@@ -69,6 +71,19 @@ class ApplicationRefusal : public std::runtime_error {
 // on any thread; results must not outlive the call.
 using WorkFunction = std::function<void(pqxx::dbtransaction& tx)>;
 
+// One SQL statement with $1, $2, ... and their values as texts; nullopt: NULL. Likely to come
+// again: each connection keeps it prepared.
+struct Statement {
+  std::string sql;
+  std::vector<std::optional<std::string>> parameters;
+};
+
+// What a statement answered, as texts; nullopt: NULL.
+struct Rows {
+  std::vector<std::vector<std::optional<std::string>>> rows;
+  std::size_t affected = 0;  // rows changed, or found
+};
+
 // Thread-safe.
 class Participant {
  public:
@@ -81,6 +96,12 @@ class Participant {
   // what the handler passes back to the caller. Throws wire::Refused, to be let through to
   // Thrift: the work is not done, and unless it was out of number the branch is rolled back.
   virtual wire::Branch Execute(const wire::Context& context, const WorkFunction& work) = 0;
+
+  // As Execute, for work that is one statement: it goes to the database together with the
+  // opening of the branch, which spares a round trip, and is parsed once for a connection.
+  // `look` sees what it answered and may throw ApplicationRefusal.
+  virtual wire::Branch Execute(const wire::Context& context, const Statement& statement,
+                               const std::function<void(const Rows& rows)>& look) = 0;
 
   // Answers Participant.hello. Throws wire::Refused(VERSION_MISMATCH).
   virtual void Hello(std::int32_t version, wire::ParticipantHello* reply) = 0;

@@ -45,7 +45,7 @@ Status MakeNotes(PgConnection* connection) {
   }
   if (made.ok) return OkStatus();
   const Answer usable = connection->Execute(kHaveNotes, {}, DeskDeadline());
-  if (usable.ok && usable.row[0].value_or("f") == "t") return OkStatus();
+  if (usable.ok && usable.rows[0][0].value_or("f") == "t") return OkStatus();
   return Status(Code::kRefused,
                 "the participant's role may neither make nor use the table of notes. Run: " +
                     std::string(kMakeNotes) +
@@ -69,7 +69,7 @@ Result<std::unique_ptr<PostgresResourceManager>> PostgresResourceManager::Open(
   Result<PgConnection*> desk = manager->Desk();
   if (!desk.ok()) return desk.status();
   const Answer have = (*desk)->Execute(kHaveNotes, {}, DeskDeadline());
-  if (!have.ok || have.row[0].value_or("f") != "t") {
+  if (!have.ok || have.rows[0][0].value_or("f") != "t") {
     TROTH_RETURN_IF_ERROR(MakeNotes(*desk));
   }
   return manager;
@@ -95,20 +95,32 @@ Granted<std::unique_ptr<Session>> PostgresResourceManager::Begin(const BeginOpti
 void PostgresResourceManager::Prepare(std::span<PrepareItem> items,
                                       std::chrono::milliseconds wait) {
   const auto deadline = SteadyClock::now() + wait;
+  std::vector<PrepareItem*> open;
   for (PrepareItem& item : items) {
+    if (item.result.has_value()) continue;
     auto* session = static_cast<PostgresSession*>(item.session);
-    if (!item.result.has_value() && !session->started()) session->StartPrepare();
-  }
-  for (;;) {
-    std::vector<int> sockets;
-    for (PrepareItem& item : items) {
-      if (item.result.has_value()) continue;
-      auto* session = static_cast<PostgresSession*>(item.session);
+    if (session->started()) {
       item.result = session->PollPrepare();
-      if (!item.result.has_value()) sockets.push_back(session->connection()->socket());
+    } else {
+      item.result = session->StartPrepare();
     }
-    if (sockets.empty() || SteadyClock::now() >= deadline) return;
-    AwaitReadable(sockets, deadline);
+    if (!item.result.has_value()) open.push_back(&item);
+  }
+  while (!open.empty()) {
+    std::vector<int> sockets;
+    for (const PrepareItem* item : open) {
+      sockets.push_back(static_cast<PostgresSession*>(item->session)->connection()->socket());
+    }
+    const std::vector<bool> readable = AwaitReadable(sockets, deadline);
+    std::vector<PrepareItem*> still;
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      if (readable[i]) {
+        open[i]->result = static_cast<PostgresSession*>(open[i]->session)->PollPrepare();
+      }
+      if (!open[i]->result.has_value()) still.push_back(open[i]);
+    }
+    open = std::move(still);
+    if (SteadyClock::now() >= deadline) return;
   }
 }
 
@@ -145,7 +157,7 @@ Result<DatabaseState> PostgresResourceManager::Look() {
   if (!answer.ok) return Status(Code::kUnavailable, answer.message);
   const Greeting& greeting = (*desk)->greeting();
   DatabaseState state{greeting.identity, greeting.point, greeting.address};
-  state.point.position = ParseLsn(answer.row[0].value_or("0/0"));
+  state.point.position = ParseLsn(answer.rows[0][0].value_or("0/0"));
   acquaintance_.memory().Remember(state.point);
   return state;
 }
@@ -186,12 +198,18 @@ bool PostgresResourceManager::HoldSweep(std::string_view participant) {
   const Answer answer =
       (*desk)->Execute("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))",
                        parameters, DeskDeadline());
-  holds_sweep_ = answer.ok && answer.row[0].value_or("f") == "t";
+  holds_sweep_ = answer.ok && answer.rows[0][0].value_or("f") == "t";
   return holds_sweep_;
 }
 
 pqxx::dbtransaction& PostgresResourceManager::Transaction(Session* session) {
   return static_cast<PostgresSession*>(session)->transaction();
+}
+
+Granted<Answer> PostgresResourceManager::Run(
+    Session* session, const std::string& sql,
+    std::span<const std::optional<std::string>> parameters) {
+  return static_cast<PostgresSession*>(session)->Run(sql, parameters);
 }
 
 int PostgresResourceManager::BackendPid(Session* session) {

@@ -46,8 +46,11 @@ class PostgresResourceManager : public ResourceManager {
   Status StoreSeen(const SeenCoordinator& seen) override;
   bool HoldSweep(std::string_view participant) override;
 
-  // What application code works with, in a session made by Begin.
+  // What application code works with, in a session made by Begin, its block open.
   static pqxx::dbtransaction& Transaction(Session* session);
+  // Executes one statement in a session made by Begin, in one round trip.
+  static Granted<Answer> Run(Session* session, const std::string& sql,
+                             std::span<const std::optional<std::string>> parameters);
   // Pid of the server process behind a session; for tests and messages.
   static int BackendPid(Session* session);
 

@@ -32,7 +32,7 @@ Status CheckServer(PgConnection* connection, int max_in_doubt, std::string_view 
       " pg_catalog.current_setting('default_transaction_read_only')",
       parameters, deadline);
   if (!answer.ok) return Status(Code::kUnavailable, At(*connection) + answer.message);
-  const auto text = [&](std::size_t i) { return answer.row[i].value_or(""); };
+  const auto text = [&](std::size_t i) { return answer.rows[0][i].value_or(""); };
   int slots = 0;
   const std::string setting = text(0);
   std::from_chars(setting.data(), setting.data() + setting.size(), slots);
@@ -66,7 +66,7 @@ Status CheckServer(PgConnection* connection, int max_in_doubt, std::string_view 
                   " at login and could not finish what it prepares. Run: ALTER ROLE " + text(6) +
                   " RESET role;");
   }
-  if (answer.row[8].has_value()) {
+  if (answer.rows[0][8].has_value()) {
     return Refuse(At(*connection) +
                   "there are prepared branches of this participant that belong to role " + text(8) +
                   ", which " + text(6) + " may not finish. Connect as " + text(8) +

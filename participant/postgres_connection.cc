@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include <libpq-events.h>
 #include <pqxx/connection_base>
@@ -28,6 +29,24 @@ int MillisecondsUntil(PgConnection::TimePoint deadline) {
 bool AwaitSocket(int socket, short events, PgConnection::TimePoint deadline) {
   pollfd one{socket, events, 0};
   return poll(&one, 1, MillisecondsUntil(deadline)) > 0;
+}
+
+// Statements of the application that a connection keeps prepared; what is beyond is parsed anew.
+constexpr std::size_t kMaxRepeated = 256;
+
+std::vector<Row> RowsOf(const PGresult* result) {
+  std::vector<Row> rows(static_cast<std::size_t>(PQntuples(result)));
+  for (int r = 0; r < PQntuples(result); ++r) {
+    Row& row = rows[static_cast<std::size_t>(r)];
+    for (int c = 0; c < PQnfields(result); ++c) {
+      if (PQgetisnull(result, r, c)) {
+        row.emplace_back();
+      } else {
+        row.emplace_back(PQgetvalue(result, r, c));
+      }
+    }
+  }
+  return rows;
 }
 
 std::string TrimmedMessage(const char* text) {
@@ -149,27 +168,45 @@ Status PgConnection::Greet(TimePoint deadline) {
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
       "  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,"
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
-      "  pg_catalog.pg_current_wal_lsn() END",
+      "  pg_catalog.pg_current_wal_lsn() END,"
+      " (extract(epoch FROM pg_catalog.current_setting('lock_timeout')::pg_catalog.interval)"
+      "  OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8,"
+      " (extract(epoch FROM pg_catalog.current_setting('idle_in_transaction_session_timeout')"
+      "  ::pg_catalog.interval) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8",
       {}, deadline);
-  if (!answer.ok || answer.row.size() != 5) {
+  if (!answer.ok || answer.rows.empty() || answer.rows[0].size() != 7) {
     return Status(Code::kUnavailable, "the database did not say which it is: " + answer.message);
   }
-  greeting_.identity.system_identifier = answer.row[0].value_or("");
-  const std::string oid = answer.row[1].value_or("");
+  const Row& row = answer.rows[0];
+  greeting_.identity.system_identifier = row[0].value_or("");
+  const std::string oid = row[1].value_or("");
   std::from_chars(oid.data(), oid.data() + oid.size(), greeting_.identity.oid);
-  greeting_.standby = answer.row[2].value_or("") == "t";
-  if (const std::string file = answer.row[3].value_or(""); file.size() >= 8) {
+  greeting_.standby = row[2].value_or("") == "t";
+  if (const std::string file = row[3].value_or(""); file.size() >= 8) {
     std::from_chars(file.data(), file.data() + 8, greeting_.point.timeline, 16);
   }
-  greeting_.point.position = ParseLsn(answer.row[4].value_or("0/0"));
+  greeting_.point.position = ParseLsn(row[4].value_or("0/0"));
+  greeting_.lock_timeout = std::chrono::milliseconds(std::stoll(row[5].value_or("0")));
+  greeting_.idle_timeout = std::chrono::milliseconds(std::stoll(row[6].value_or("0")));
   greeting_.address = std::string(PQhost(conn_)) + ":" + PQport(conn_);
   return OkStatus();
 }
 
-bool PgConnection::StillAlive() { return alive() && PQconsumeInput(conn_) == 1 && alive(); }
+bool PgConnection::StillAlive() {
+  if (!alive()) return false;
+  pollfd look{socket(), POLLIN | POLLRDHUP, 0};
+  if (poll(&look, 1, 0) == 0) return true;
+  return (look.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0 && PQconsumeInput(conn_) == 1 &&
+         alive();
+}
+
+void PgConnection::EnterPipeline() {
+  if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF) PQenterPipelineMode(conn_);
+}
 
 void PgConnection::Queue(std::string_view sql, std::span<const std::string> parameters) {
-  if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF) PQenterPipelineMode(conn_);
+  EnterPipeline();
+  ++queued_statements_;
   std::vector<const char*> values;
   for (const std::string& p : parameters) values.push_back(p.c_str());
   PQsendQueryParams(conn_, std::string(sql).c_str(), static_cast<int>(values.size()), nullptr,
@@ -177,11 +214,32 @@ void PgConnection::Queue(std::string_view sql, std::span<const std::string> para
 }
 
 void PgConnection::QueuePrepared(const char* statement, std::span<const std::string> parameters) {
-  if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF) PQenterPipelineMode(conn_);
+  EnterPipeline();
+  ++queued_statements_;
   std::vector<const char*> values;
   for (const std::string& p : parameters) values.push_back(p.c_str());
   PQsendQueryPrepared(conn_, statement, static_cast<int>(values.size()), values.data(), nullptr,
                       nullptr, 0);
+}
+
+void PgConnection::QueueRepeated(const std::string& sql,
+                                 std::span<const std::optional<std::string>> parameters) {
+  EnterPipeline();
+  auto known = repeated_.find(sql);
+  if (known == repeated_.end() && repeated_.size() < kMaxRepeated) {
+    known = repeated_.emplace(sql, "troth_app_" + std::to_string(repeated_.size())).first;
+    preparing_.push_back(queued_statements_++);
+    PQsendPrepare(conn_, known->second.c_str(), sql.c_str(), 0, nullptr);
+  }
+  std::vector<const char*> values;
+  for (const auto& p : parameters) values.push_back(p.has_value() ? p->c_str() : nullptr);
+  const int count = static_cast<int>(values.size());
+  ++queued_statements_;
+  if (known == repeated_.end()) {
+    PQsendQueryParams(conn_, sql.c_str(), count, nullptr, values.data(), nullptr, nullptr, 0);
+  } else {
+    PQsendQueryPrepared(conn_, known->second.c_str(), count, values.data(), nullptr, nullptr, 0);
+  }
 }
 
 void PgConnection::Sync() {
@@ -212,40 +270,48 @@ void PgConnection::Take(PGresult* raw) {
     ++ended_units_;
     return;
   }
+  const bool preparing = !preparing_.empty() && preparing_.front() == taken_statements_;
+  ++taken_statements_;
   Answer answer;
   answer.ok = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
   answer.skipped = status == PGRES_PIPELINE_ABORTED;
   if (answer.ok) {
     answer.tag = PQcmdStatus(raw);
-    answer.rows = static_cast<std::size_t>(PQntuples(raw));
-    for (int i = 0; answer.rows > 0 && i < PQnfields(raw); ++i) {
-      if (PQgetisnull(raw, 0, i)) {
-        answer.row.emplace_back();
-      } else {
-        answer.row.emplace_back(PQgetvalue(raw, 0, i));
-      }
-    }
+    answer.rows = RowsOf(raw);
+    const std::string_view count = PQcmdTuples(raw);
+    std::from_chars(count.data(), count.data() + count.size(), answer.affected);
   } else {
     const char* state = PQresultErrorField(raw, PG_DIAG_SQLSTATE);
     answer.sqlstate = state == nullptr ? "" : state;
     answer.message = TrimmedMessage(PQresultErrorField(raw, PG_DIAG_MESSAGE_PRIMARY));
     if (answer.message.empty()) answer.message = TrimmedMessage(PQresultErrorMessage(raw));
+    // What the server keeps prepared is outdated, or gone.
+    if (answer.sqlstate == "0A000" || answer.sqlstate == "26000") unfit_ = true;
   }
+  if (preparing) {  // no answer of its own: it is one with the statement behind it
+    preparing_.pop_front();
+    if (answer.ok) return;
+    unfit_ = true;  // repeated_ names what the server does not have
+    if (!answer.skipped) unprepared_ = std::move(answer);
+    return;
+  }
+  if (answer.skipped && unprepared_.has_value()) answer = *std::exchange(unprepared_, std::nullopt);
   answers_.push_back(std::move(answer));
 }
 
 bool PgConnection::Await(std::size_t units, TimePoint deadline) {
-  for (;;) {
-    Poll();
-    if (ended_units_ >= units) return true;
+  while (ended_units_ < units) {
     if (!alive() || !AwaitSocket(socket(), POLLIN, deadline)) return false;
+    Poll();
   }
+  return true;
 }
 
 void PgConnection::EndPipeline() {
   TROTH_CHECK(ended_units_ == queued_units_);
   answers_.clear();
   queued_units_ = ended_units_ = 0;
+  queued_statements_ = taken_statements_ = 0;
   if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF || !alive()) return;
   // The NULL that closes the last statement may not have been fetched yet.
   while (PGresult* result = PQgetResult(conn_)) PQclear(result);
@@ -271,15 +337,16 @@ Answer PgConnection::Execute(std::string_view sql, std::span<const std::string> 
   return answer;
 }
 
-Result<std::vector<std::vector<std::optional<std::string>>>> PgConnection::Query(
-    std::string_view sql, std::span<const std::string> parameters, TimePoint deadline) {
+Result<std::vector<Row>> PgConnection::Query(std::string_view sql,
+                                             std::span<const std::string> parameters,
+                                             TimePoint deadline) {
   std::vector<const char*> values;
   for (const std::string& p : parameters) values.push_back(p.c_str());
   if (PQsendQueryParams(conn_, std::string(sql).c_str(), static_cast<int>(values.size()), nullptr,
                         values.data(), nullptr, nullptr, 0) == 0) {
     return Status(Code::kUnavailable, TrimmedMessage(PQerrorMessage(conn_)));
   }
-  std::vector<std::vector<std::optional<std::string>>> rows;
+  std::vector<Row> rows;
   Status status;
   for (;;) {
     while (PQisBusy(conn_) != 0) {
@@ -298,23 +365,15 @@ Result<std::vector<std::vector<std::optional<std::string>>>> PgConnection::Query
       status = Status(Code::kUnavailable, TrimmedMessage(PQresultErrorMessage(result.get())));
       continue;
     }
-    for (int r = 0; r < PQntuples(result.get()); ++r) {
-      auto& row = rows.emplace_back();
-      for (int c = 0; c < PQnfields(result.get()); ++c) {
-        if (PQgetisnull(result.get(), r, c)) {
-          row.emplace_back();
-        } else {
-          row.emplace_back(PQgetvalue(result.get(), r, c));
-        }
-      }
-    }
+    for (Row& row : RowsOf(result.get())) rows.push_back(std::move(row));
   }
   TROTH_RETURN_IF_ERROR(status);
   return rows;
 }
 
 Status PgConnection::PrepareStatement(const char* name, const char* sql, TimePoint deadline) {
-  if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF) PQenterPipelineMode(conn_);
+  EnterPipeline();
+  ++queued_statements_;
   PQsendPrepare(conn_, name, sql, 0, nullptr);
   Sync();
   Flush();
@@ -330,12 +389,7 @@ Status PgConnection::PrepareStatement(const char* name, const char* sql, TimePoi
 pqxx::dbtransaction& PgConnection::BeginApplication() {
   TROTH_CHECK(PQpipelineStatus(conn_) == PQ_PIPELINE_OFF);
   if (!face_) face_ = std::make_unique<Face>(conn_);
-  face_->transaction = std::make_unique<BranchTransaction>(*face_);
-  return *face_->transaction;
-}
-
-pqxx::dbtransaction& PgConnection::application() {
-  TROTH_CHECK(face_ && face_->transaction);
+  if (!face_->transaction) face_->transaction = std::make_unique<BranchTransaction>(*face_);
   return *face_->transaction;
 }
 
@@ -398,10 +452,13 @@ std::uint64_t ParseLsn(std::string_view text) {
   return high << 32 | low;
 }
 
-void AwaitReadable(std::span<const int> sockets, PgConnection::TimePoint deadline) {
+std::vector<bool> AwaitReadable(std::span<const int> sockets, PgConnection::TimePoint deadline) {
   std::vector<pollfd> fds;
   for (const int socket : sockets) fds.push_back({socket, POLLIN, 0});
-  poll(fds.data(), fds.size(), MillisecondsUntil(deadline));
+  std::vector<bool> readable(fds.size(), false);
+  if (poll(fds.data(), fds.size(), MillisecondsUntil(deadline)) <= 0) return readable;
+  for (std::size_t i = 0; i < fds.size(); ++i) readable[i] = fds[i].revents != 0;
+  return readable;
 }
 
 }  // namespace troth

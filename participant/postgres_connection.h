@@ -5,11 +5,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include <libpq-events.h>
@@ -30,6 +32,8 @@ struct PgResultDeleter {
 };
 using PgResult = std::unique_ptr<PGresult, PgResultDeleter>;
 
+using Row = std::vector<std::optional<std::string>>;  // texts; nullopt: NULL
+
 // What one statement of a pipeline came to.
 struct Answer {
   bool ok = false;
@@ -37,8 +41,8 @@ struct Answer {
   std::string tag;       // "PREPARE TRANSACTION"
   std::string sqlstate;  // of the error
   std::string message;   // of the error, as the server said it; never decided by
-  std::vector<std::optional<std::string>> row;  // the first row; nullopt: NULL
-  std::size_t rows = 0;
+  std::vector<Row> rows;
+  std::size_t affected = 0;  // rows changed, or found
 };
 
 // What a connection learns of its database when it is opened, before anything else (L13b).
@@ -47,6 +51,9 @@ struct Greeting {
   LogPoint point;
   bool standby = false;
   std::string address;
+  // What the role, the database or the connection string sets; zero: no limit.
+  std::chrono::milliseconds lock_timeout{0};
+  std::chrono::milliseconds idle_timeout{0};
 };
 
 // Used by one thread at a time, except Cancel.
@@ -70,11 +77,16 @@ class PgConnection {
   PGTransactionStatusType transaction_status() const { return PQtransactionStatus(conn_); }
   int socket() const { return PQsocket(conn_); }
   int backend_pid() const { return PQbackendPID(conn_); }
+  // That logged in.
+  std::string role() const { return PQuser(conn_); }
 
   // Pipelines. Statements are queued, Sync ends a unit (an error skips the rest of its unit),
   // Flush sends. Poll takes in what has arrived without waiting; units end in their order.
   void Queue(std::string_view sql, std::span<const std::string> parameters = {});
   void QueuePrepared(const char* statement, std::span<const std::string> parameters = {});
+  // As Queue, for one statement that is likely to come again: the server keeps it prepared.
+  void QueueRepeated(const std::string& sql,
+                     std::span<const std::optional<std::string>> parameters = {});
   void Sync();
   void Flush();
   void Poll();
@@ -90,16 +102,15 @@ class PgConnection {
   // One statement by itself; waits at most until `deadline`, then the connection is given up.
   Answer Execute(std::string_view sql, std::span<const std::string> parameters, TimePoint deadline);
   // As Execute, all rows.
-  Result<std::vector<std::vector<std::optional<std::string>>>> Query(
-      std::string_view sql, std::span<const std::string> parameters, TimePoint deadline);
+  Result<std::vector<Row>> Query(std::string_view sql, std::span<const std::string> parameters,
+                                 TimePoint deadline);
 
   // Prepares a statement on the server under `name`.
   Status PrepareStatement(const char* name, const char* sql, TimePoint deadline);
 
   // The transaction that application code sees, from BeginApplication to EndApplication. It
-  // sends no BEGIN, COMMIT or ROLLBACK of its own.
+  // sends no BEGIN, COMMIT or ROLLBACK of its own. Begun already, it is the same.
   pqxx::dbtransaction& BeginApplication();
-  pqxx::dbtransaction& application();
   void EndApplication();
 
   // Tags of statements since the last ForgetSigns that end or begin a block, or make a
@@ -109,6 +120,7 @@ class PgConnection {
   // SQLSTATE of the first WARNING since the last ForgetSigns, or empty.
   const std::string& warning() const { return warning_; }
   void ForgetSigns();
+  void NoteTag(std::string_view tag);  // as if it had arrived
 
   // Asks the server to stop the statement under way. Any thread. Waits for the postmaster to
   // take the request.
@@ -120,7 +132,7 @@ class PgConnection {
   explicit PgConnection(PGconn* conn);
   Status Greet(TimePoint deadline);
   void Take(PGresult* result);
-  void NoteTag(std::string_view tag);
+  void EnterPipeline();
   static void OnNotice(void* self, const PGresult* notice);
   static int OnEvent(PGEventId event, void* info, void* self);
 
@@ -129,6 +141,13 @@ class PgConnection {
   Greeting greeting_;
   std::unique_ptr<Face> face_;
   std::vector<Answer> answers_;
+  // Statements kept by the server, by their text; those being prepared in this pipeline, by the
+  // place of their results; and why the last of them could not be.
+  std::unordered_map<std::string, std::string> repeated_;
+  std::deque<std::size_t> preparing_;
+  std::optional<Answer> unprepared_;
+  std::size_t queued_statements_ = 0;
+  std::size_t taken_statements_ = 0;
   std::size_t queued_units_ = 0;
   std::size_t ended_units_ = 0;
   std::string boundary_tag_;
@@ -143,7 +162,7 @@ std::string Quoted(std::string_view text);
 // "X/Y" of pg_lsn as a number.
 std::uint64_t ParseLsn(std::string_view text);
 
-// Waits until one of the sockets can be read, or `deadline`.
-void AwaitReadable(std::span<const int> sockets, PgConnection::TimePoint deadline);
+// Waits until one of the sockets can be read, or `deadline`; says which can.
+std::vector<bool> AwaitReadable(std::span<const int> sockets, PgConnection::TimePoint deadline);
 
 }  // namespace troth

@@ -42,12 +42,12 @@ void Settle(Job* job, FinishResult::Kind kind, std::string message = "", std::st
 }
 
 void TakeCompare(Job* job, const Answer& answer) {
-  if (answer.rows == 0) {
+  if (answer.rows.empty()) {
     job->stage = Stage::kFate;
     if (!job->order.evidence.has_value()) Settle(job, FinishResult::Kind::kDone);
     return;
   }
-  const std::string text = answer.row[0].value_or("");
+  const std::string text = answer.rows[0][0].value_or("");
   std::uint32_t xid = 0;
   std::from_chars(text.data(), text.data() + text.size(), xid);
   const FinishOrder& order = job->order;
@@ -78,8 +78,8 @@ void TakeFate(Job* job, const Answer& answer, const LogPoint& greeted, LogMemory
   Findings& findings = job->findings;
   const LogPoint& voted = job->order.evidence->point;
   if (answer.ok) {
-    findings.now = {greeted.timeline, ParseLsn(answer.row[0].value_or("0/0"))};
-    const std::string status = answer.row[1].value_or("");
+    findings.now = {greeted.timeline, ParseLsn(answer.rows[0][0].value_or("0/0"))};
+    const std::string status = answer.rows[0][1].value_or("");
     findings.status = status == "committed"     ? XidStatus::kCommitted
                       : status == "aborted"     ? XidStatus::kAborted
                       : status == "in progress" ? XidStatus::kInProgress
@@ -101,7 +101,7 @@ void TakeFate(Job* job, const Answer& answer, const LogPoint& greeted, LogMemory
 
 void TakeHistory(Job* job, const Answer& answer) {
   if (answer.ok) {
-    job->findings.history = ParseTimelineHistory(answer.row[0].value_or(""));
+    job->findings.history = ParseTimelineHistory(answer.rows[0][0].value_or(""));
   } else {
     job->findings.unreadable = answer.message;
   }

@@ -17,28 +17,26 @@ constexpr std::chrono::milliseconds kShortWait{1'000};
 constexpr std::chrono::milliseconds kServerGrace{1'000};
 
 // Names are qualified, operators too: application code may change search_path.
-constexpr char kOpen[] =
-    "SELECT pg_catalog.set_config('troth.mark', $1, true),"
-    " pg_catalog.set_config('lock_timeout', $2, true),"
-    " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true),"
-    " pg_catalog.pg_current_xact_id()";
-constexpr char kOpenReadOnly[] =
-    "SELECT pg_catalog.set_config('troth.mark', $1, true),"
-    " pg_catalog.set_config('lock_timeout', $2, true),"
-    " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true)";
+constexpr char kBegin[] = "BEGIN READ WRITE";
+constexpr char kOpen[] = "SELECT pg_catalog.pg_current_xact_id()";
+constexpr char kOpenReadOnly[] = "SELECT pg_catalog.set_config('troth.mark', $1, true)";
+constexpr char kLimit[] =
+    "SELECT pg_catalog.set_config('lock_timeout', $1, true),"
+    " pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true)";
 // role: SET ROLE inside the block would change the owner of the prepared transaction, and then
 // nobody of ours could finish it. client_min_messages: else the warning that a wait for a standby
 // was cancelled could be hidden from us (L12a).
 constexpr char kGuard[] =
     "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
     " pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
-    " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $2"
     " THEN 1 ELSE 0 END,"
-    " pg_catalog.set_config('role', 'none', true),"
-    " pg_catalog.set_config('client_min_messages', 'warning', true),"
-    " pg_catalog.set_config('synchronous_commit',"
-    "  CASE pg_catalog.current_setting('synchronous_commit')"
-    "  WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+    " CASE WHEN current_user OPERATOR(pg_catalog.<>) session_user"
+    "  THEN pg_catalog.set_config('role', 'none', true) END,"
+    " CASE WHEN pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.<>) 'notice'"
+    "  THEN pg_catalog.set_config('client_min_messages', 'warning', true) END,"
+    " CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) 'on'"
+    "  AND pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) 'remote_apply'"
+    "  THEN pg_catalog.set_config('synchronous_commit', 'on', true) END";
 constexpr char kGuardReadOnly[] =
     "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
     " pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
@@ -46,16 +44,18 @@ constexpr char kGuardReadOnly[] =
     " AND pg_catalog.current_setting('troth.mark', true) OPERATOR(pg_catalog.=) $1"
     " THEN 1 ELSE 0 END";
 // The position behind PREPARE, and what RESET ALL leaves behind and PREPARE or ROLLBACK does not
-// end. Temporary objects, WITH HOLD cursors and LISTEN can't be here: a block with one is not
-// preparable, and a rollback takes them back.
+// end; $1 is the role that logged in. Temporary objects, WITH HOLD cursors and LISTEN can't be
+// here: a block with one is not preparable, and a rollback takes them back.
 // The durable position: what is written beyond it may be lost with the machine's power, and the
 // vote, which is not, would then seem to be of another history (L13b).
 constexpr char kClean[] =
-    "SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.set_config('session_authorization', "
-    "NULL, "
-    "false),"
-    " pg_catalog.set_config('role', 'none', false),"
-    " pg_catalog.pg_advisory_unlock_all()";
+    "SELECT pg_catalog.pg_current_wal_flush_lsn(), pg_catalog.pg_advisory_unlock_all(),"
+    " CASE WHEN session_user OPERATOR(pg_catalog.<>) $1::pg_catalog.name"
+    "  THEN pg_catalog.set_config('session_authorization', NULL, false) END,"
+    " CASE WHEN current_user OPERATOR(pg_catalog.<>) $1::pg_catalog.name"
+    "  THEN pg_catalog.set_config('role', 'none', false) END";
+
+constexpr char kLost[] = "the branch's connection to the database was lost, and with it the branch";
 
 std::string BeginStatement(const BeginOptions& options) {
   std::string sql = "BEGIN";
@@ -77,7 +77,8 @@ Refusal Unavailable(std::string message) {
 Status PostgresSession::SetUp(PgConnection* connection) {
   const auto deadline = SteadyClock::now() + std::chrono::seconds(2);
   for (const auto& [name, sql] :
-       {std::pair{"troth_open", kOpen}, std::pair{"troth_open_ro", kOpenReadOnly},
+       {std::pair{"troth_begin", kBegin}, std::pair{"troth_open", kOpen},
+        std::pair{"troth_open_ro", kOpenReadOnly}, std::pair{"troth_limit", kLimit},
         std::pair{"troth_guard", kGuard}, std::pair{"troth_guard_ro", kGuardReadOnly},
         std::pair{"troth_reset", "RESET ALL"}, std::pair{"troth_clean", kClean}}) {
     TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
@@ -107,15 +108,11 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
     // A connection that lay idle may have been lost meanwhile; nothing has been done on it yet,
     // so the next one is tried, in the end a new one.
     const bool reused = session->connection_->queued_units() > 0;
-    Granted<std::string> xid = session->OpenBlock();
-    if (xid.ok()) {
-      std::from_chars(xid->data(), xid->data() + xid->size(), session->xid_);
-      session->connection_->BeginApplication();
-      return std::unique_ptr<Session>(std::move(session));
-    }
-    const Refusal refusal = xid.refusal();
+    const std::optional<Refusal> refusal =
+        options.with_first_statement ? session->AwaitCleaning() : session->OpenBlock();
+    if (!refusal.has_value()) return std::unique_ptr<Session>(std::move(session));
     session->Drop();
-    if (!reused || refusal.reason != Refused::kDatabaseUnavailable) return refusal;
+    if (!reused || refusal->reason != Refused::kDatabaseUnavailable) return *refusal;
   }
 }
 
@@ -128,36 +125,102 @@ PostgresSession::PostgresSession(const BeginOptions& options, PgPool* pool,
       connection_(std::move(connection)),
       known_as_(acquaintance->current()) {}
 
-// The xid, or an empty text for a read-only block.
-Granted<std::string> PostgresSession::OpenBlock() {
+// The cleaning after the branch before this one.
+std::optional<Refusal> PostgresSession::AwaitCleaning() {
   const auto deadline = SteadyClock::now() + std::min(kShortWait, options_.time_left);
-  if (!connection_->Await(connection_->queued_units(), deadline)) {
+  if (!connection_->Await(connection_->queued_units(), deadline) || !connection_->StillAlive()) {
     return Unavailable("the connection to the database was lost");
   }
-  for (const Answer& answer : connection_->answers()) {
-    // The last units are the cleaning after the branch before this one.
-    if (&answer == &connection_->answers().back() && !answer.ok) {
-      return Unavailable("the connection could not be cleaned: " + answer.message);
-    }
+  const std::vector<Answer>& answers = connection_->answers();
+  if (!answers.empty() && !answers.back().ok) {
+    return Unavailable("the connection could not be cleaned: " + answers.back().message);
   }
   connection_->EndPipeline();
-  const std::string lock_ms = std::to_string(options_.time_left.count());
-  const std::string idle_ms = std::to_string((options_.time_left + kServerGrace).count());
-  const std::string parameters[] = {options_.mark, lock_ms, idle_ms};
-  connection_->Queue(BeginStatement(options_));
-  connection_->QueuePrepared(options_.read_only ? "troth_open_ro" : "troth_open", parameters);
+  return std::nullopt;
+}
+
+// How many statements were queued.
+std::size_t PostgresSession::QueueOpening() {
+  if (options_.read_only || options_.isolation != Isolation::kDefault) {
+    connection_->Queue(BeginStatement(options_));
+  } else {
+    connection_->QueuePrepared("troth_begin");
+  }
+  const Greeting& standing = connection_->greeting();
+  const auto idle = options_.time_left + kServerGrace;
+  const bool limited = standing.lock_timeout.count() > 0 &&
+                       standing.lock_timeout <= options_.time_left &&
+                       standing.idle_timeout.count() > 0 && standing.idle_timeout <= idle;
+  if (!limited) {
+    const std::string limits[] = {std::to_string(options_.time_left.count()),
+                                  std::to_string(idle.count())};
+    connection_->QueuePrepared("troth_limit", limits);
+  }
+  if (options_.read_only) {
+    const std::string mark[] = {options_.mark};
+    connection_->QueuePrepared("troth_open_ro", mark);
+  } else {
+    connection_->QueuePrepared("troth_open");
+  }
+  return limited ? 2 : 3;
+}
+
+// Takes the answers to QueueOpening, the first `statements` ones.
+std::optional<Refusal> PostgresSession::TakeOpening(std::size_t statements, bool answered) {
+  const std::vector<Answer>& answers = connection_->answers();
+  for (std::size_t i = 0; i < std::min(statements, answers.size()); ++i) {
+    if (!answers[i].ok) return RefusalOf(answers[i].sqlstate, answers[i].message);
+  }
+  if (answers.size() < statements) {
+    return Unavailable(answered ? "the connection to the database was lost"
+                                : "the database did not open the branch's block in time");
+  }
+  if (!options_.read_only) {
+    const std::string xid = answers[statements - 1].rows[0][0].value_or("");
+    std::from_chars(xid.data(), xid.data() + xid.size(), xid_);
+  }
+  opened_ = true;
+  return std::nullopt;
+}
+
+std::optional<Refusal> PostgresSession::OpenBlock() {
+  if (std::optional<Refusal> unclean = AwaitCleaning()) return unclean;
+  const auto deadline = SteadyClock::now() + std::min(kShortWait, options_.time_left);
+  const std::size_t statements = QueueOpening();
   connection_->Sync();
   connection_->Flush();
   const bool answered = connection_->Await(1, deadline);
-  for (const Answer& answer : connection_->answers()) {
-    if (!answer.ok) return RefusalOf(answer.sqlstate, answer.message);
-  }
-  if (!answered) return Unavailable("the database did not open the branch's block in time");
-  const std::string xid =
-      options_.read_only ? std::string() : connection_->answers()[1].row[3].value_or("");
+  if (std::optional<Refusal> refusal = TakeOpening(statements, answered)) return refusal;
   connection_->EndPipeline();
   connection_->ForgetSigns();
-  return xid;
+  return std::nullopt;
+}
+
+pqxx::dbtransaction& PostgresSession::transaction() {
+  TROTH_CHECK(opened_);
+  return connection_->BeginApplication();
+}
+
+Granted<Answer> PostgresSession::Run(const std::string& sql,
+                                     std::span<const std::optional<std::string>> parameters) {
+  if (connection_ == nullptr || !connection_->alive()) return Unavailable(kLost);
+  connection_->EndApplication();
+  const std::size_t before = opened_ ? 0 : QueueOpening();
+  connection_->QueueRepeated(sql, parameters);
+  connection_->Sync();
+  connection_->Flush();
+  const bool answered =
+      connection_->Await(1, SteadyClock::now() + options_.time_left + kServerGrace);
+  if (before > 0) {
+    if (std::optional<Refusal> refusal = TakeOpening(before, answered)) return *std::move(refusal);
+    connection_->ForgetSigns();  // BEGIN was ours, what follows it is not
+  }
+  if (connection_->answers().size() <= before) return Unavailable(kLost);
+  Answer answer = connection_->answers()[before];
+  connection_->NoteTag(answer.tag);
+  if (answered) connection_->EndPipeline();
+  if (!answer.ok) return RefusalOf(answer.sqlstate, answer.message);
+  return answer;
 }
 
 PostgresSession::~PostgresSession() {
@@ -183,7 +246,7 @@ void PostgresSession::Drop() {
 std::optional<Refusal> PostgresSession::Broken() {
   if (cancelled_) return Refusal{Refused::kEnded, "the work was cancelled", true, "57014"};
   if (connection_ == nullptr || !connection_->alive()) {
-    return Unavailable("the branch's connection to the database was lost, and with it the branch");
+    return Unavailable(kLost);
   }
   const std::string& tag = connection_->boundary_tag();
   if (!tag.empty()) {
@@ -207,7 +270,8 @@ std::optional<Refusal> PostgresSession::Broken() {
 }
 
 void PostgresSession::QueueCleaning() {
-  connection_->QueuePrepared("troth_clean");
+  const std::string role[] = {connection_->role()};
+  connection_->QueuePrepared("troth_clean", role);
   connection_->QueuePrepared("troth_reset");
   connection_->Sync();
   over_ = true;
@@ -216,6 +280,10 @@ void PostgresSession::QueueCleaning() {
 void PostgresSession::Rollback() {
   if (connection_ == nullptr || over_) return;
   connection_->EndApplication();
+  if (!opened_ && connection_->queued_units() == 0) {
+    over_ = true;  // nothing was begun
+    return;
+  }
   const PGTransactionStatusType status = connection_->transaction_status();
   if (started_ || !connection_->alive() ||
       (status != PQTRANS_INTRANS && status != PQTRANS_INERROR)) {
@@ -239,16 +307,10 @@ PrepareResult PostgresSession::Refuse(Refusal refusal) {
   return PrepareResult{PrepareResult::Kind::kRefused, {}, 0, std::move(refusal)};
 }
 
-void PostgresSession::StartPrepare() {
+std::optional<PrepareResult> PostgresSession::StartPrepare() {
   TROTH_CHECK(!started_);
-  if (std::optional<Refusal> broken = Broken()) {
-    result_ = Refuse(std::move(*broken));
-    return;
-  }
-  if (TROTH_FAILPOINT("before-prepare")) {
-    result_ = Refuse(Unavailable("failpoint before-prepare"));
-    return;
-  }
+  if (std::optional<Refusal> broken = Broken()) return Refuse(std::move(*broken));
+  if (TROTH_FAILPOINT("before-prepare")) return Refuse(Unavailable("failpoint before-prepare"));
   connection_->EndApplication();
   connection_->ForgetSigns();
   started_ = true;
@@ -257,24 +319,24 @@ void PostgresSession::StartPrepare() {
     connection_->QueuePrepared("troth_guard_ro", parameters);
     connection_->Queue("ROLLBACK");
   } else {
-    const std::string parameters[] = {std::to_string(xid_), options_.mark};
+    const std::string parameters[] = {std::to_string(xid_)};
     connection_->QueuePrepared("troth_guard", parameters);
     connection_->Queue("PREPARE TRANSACTION " + Quoted(options_.gid));
   }
   QueueCleaning();  // skipped when PREPARE is: then it is queued again
   connection_->Flush();
+  return std::nullopt;
 }
 
 std::optional<PrepareResult> PostgresSession::PollPrepare() {
-  if (result_.has_value()) return result_;
   connection_->Poll();
   if (connection_->ended_units() < 1 && connection_->alive()) return std::nullopt;
   // A crash here leaves the branch prepared, its vote unheard; the sweep asks for it.
   TROTH_FAILPOINT("after-prepare");
-  result_ = Judge();
+  PrepareResult result = Judge();
   CleanAfterFailure();
   connection_->ForgetSigns();  // PREPARE's own tag is no sign of the application
-  return result_;
+  return result;
 }
 
 // A failed PREPARE has ended the block and skipped the cleaning. A failed guard has left a block
@@ -330,13 +392,13 @@ PrepareResult PostgresSession::Judge() {
                  "): it may not be as durable as asked for",
              true, connection_->warning()}};
   }
-  if (lost || answers.size() < 3 || !answers[2].ok || answers[2].row.empty()) {
+  if (lost || answers.size() < 3 || !answers[2].ok || answers[2].rows.empty()) {
     return {Kind::kUnknown, {}, 0, Unavailable("the connection was lost after PREPARE")};
   }
   Evidence evidence;
   evidence.xid = xid_;
   evidence.point.timeline = connection_->greeting().point.timeline;
-  evidence.point.position = ParseLsn(answers[2].row[0].value_or("0/0"));
+  evidence.point.position = ParseLsn(answers[2].rows[0][0].value_or("0/0"));
   acquaintance_->memory().Remember(evidence.point);
   return {Kind::kPrepared, evidence, known_as_, {}};
 }

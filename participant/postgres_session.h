@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "participant/connection_pool.h"
@@ -14,11 +15,14 @@
 
 namespace troth {
 
-// The branch is known inside its session by two things that end with its block: its xid and a
-// setting local to it. The guard compares both and raises an error (22012) when one is missing,
-// so that PREPARE behind it in the same pipeline is skipped. Everything goes out in one write:
+// The branch is known inside its session by what ends with its block: its xid, drawn when the
+// block is opened (read only, where there is none: a setting local to it). The guard compares it
+// and raises an error (22012) when it is another, so that PREPARE behind it in the same pipeline
+// is skipped. Everything goes out in one write:
 //   guard; PREPARE TRANSACTION; position and cleaning; RESET ALL; Sync
-// so that the connection goes back to the pool clean, at the price of no call.
+// so that the connection goes back to the pool clean, at the price of no call. Settings are
+// written only where they are not what they must be: each transaction that changes one makes
+// the server walk through all it has, twice.
 class PostgresSession : public Session {
  public:
   // Statements that every connection of the pool must know.
@@ -33,19 +37,26 @@ class PostgresSession : public Session {
   void Rollback() override;
   void Cancel() override;
 
-  pqxx::dbtransaction& transaction() { return connection_->application(); }
+  // What libpqxx works with, once the block is open.
+  pqxx::dbtransaction& transaction();
+  // Executes one statement, in one round trip, the opening of the block included.
+  Granted<Answer> Run(const std::string& sql,
+                      std::span<const std::optional<std::string>> parameters);
   PgConnection* connection() { return connection_.get(); }
 
-  // Sends the pipeline; once.
+  // Sends the pipeline; once. A result: it was refused without being sent.
   bool started() const { return started_; }
-  void StartPrepare();
+  std::optional<PrepareResult> StartPrepare();
   // What has arrived; nullopt: not yet. Does not wait.
   std::optional<PrepareResult> PollPrepare();
 
  private:
   PostgresSession(const BeginOptions& options, PgPool* pool, Acquaintance* acquaintance,
                   std::unique_ptr<PgConnection> connection);
-  Granted<std::string> OpenBlock();
+  std::optional<Refusal> AwaitCleaning();
+  std::size_t QueueOpening();
+  std::optional<Refusal> TakeOpening(std::size_t statements, bool answered);
+  std::optional<Refusal> OpenBlock();
   void QueueCleaning();
   void CleanAfterFailure();
   PrepareResult Judge();
@@ -59,9 +70,9 @@ class PostgresSession : public Session {
   const std::uint64_t known_as_;  // acquaintance when the block was opened
   std::uint64_t xid_ = 0;
   std::atomic<bool> cancelled_{false};
+  bool opened_ = false;
   bool started_ = false;
   bool over_ = false;  // the block has ended, and the connection has been told to clean itself
-  std::optional<PrepareResult> result_;
 };
 
 }  // namespace troth

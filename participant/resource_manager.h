@@ -49,6 +49,9 @@ struct BeginOptions {
   // Left for the whole branch. Bounds waits for locks, and how long the database keeps the
   // block open when this process no longer speaks.
   std::chrono::milliseconds time_left{0};
+  // The block is opened with the first statement, in the same round trip; what keeps it from
+  // opening is then that statement's error.
+  bool with_first_statement = false;
 };
 
 // One open transaction block, on a connection that never reconnects. The owner uses it from one

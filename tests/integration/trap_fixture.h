@@ -71,19 +71,44 @@ class TrapTest : public testing::Test {
 
   // One piece of work. nullopt: done; the branch's mark is kept.
   std::optional<Refusal> Do(int t, const Sql& sql, int work = 0, WorkRequest request = {}) {
+    return DoIn(
+        t,
+        [&sql](Session* session) {
+          std::optional<Refusal> failure;
+          try {
+            sql(PostgresResourceManager::Transaction(session));
+          } catch (const std::exception& e) {
+            failure = RefusalOf(e);
+            if (!failure.has_value()) throw;
+          }
+          return failure;
+        },
+        work, request);
+  }
+  // Work that is one statement; its answer is in answer_.
+  std::optional<Refusal> DoStatement(int t, const std::string& statement,
+                                     std::vector<std::optional<std::string>> parameters = {},
+                                     int work = 0, WorkRequest request = {}) {
+    request.one_statement = true;
+    return DoIn(
+        t,
+        [&](Session* session) {
+          Granted<Answer> answer = PostgresResourceManager::Run(session, statement, parameters);
+          if (!answer.ok()) return std::optional<Refusal>(answer.refusal());
+          answer_ = *std::move(answer);
+          return std::optional<Refusal>();
+        },
+        work, request);
+  }
+  std::optional<Refusal> DoIn(int t, const std::function<std::optional<Refusal>(Session*)>& what,
+                              int work, WorkRequest request) {
     request.transaction_id = Id(t);
     request.work = work;
     if (request.time_left == milliseconds(0)) request.time_left = milliseconds(10'000);
     if (work > 0) request.mark = marks_[t];
     Granted<Work> started = table_->StartWork(request);
     if (!started.ok()) return started.refusal();
-    std::optional<Refusal> failure;
-    try {
-      sql(PostgresResourceManager::Transaction(started->session));
-    } catch (const std::exception& e) {
-      failure = RefusalOf(e);
-      if (!failure.has_value()) throw;
-    }
+    const std::optional<Refusal> failure = what(started->session);
     Granted<BranchView> view = table_->EndWork(*started, failure, false);
     if (!view.ok()) return view.refusal();
     marks_[t] = view->mark;
@@ -166,6 +191,7 @@ class TrapTest : public testing::Test {
   std::string instance_;
   int lives_ = 0;
   std::uint64_t drawn_ = 0;
+  Answer answer_;
   std::map<int, std::string> marks_;
   std::map<int, int> works_;
   std::map<int, Evidence> evidence_;
