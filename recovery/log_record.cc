@@ -30,13 +30,13 @@ void PutTag(Tag tag, std::string* out) { out->push_back(static_cast<char>(tag));
 void PutBool(bool value, std::string* out) { out->push_back(value ? 1 : 0); }
 
 void PutTime(std::int64_t ms, std::string* out) {
-  TROTH_CHECK(ms >= 0);
+  TROTH_CHECK(ms >= 0 && ms <= kMaxTimeMs);
   PutVarint(static_cast<std::uint64_t>(ms), out);
 }
 
 bool TakeTime(Decoder* in, std::int64_t* ms) {
   std::uint64_t value;
-  if (!in->TakeVarint(&value) || value > INT64_MAX) return false;
+  if (!in->TakeVarint(&value) || value > std::uint64_t{kMaxTimeMs}) return false;
   *ms = static_cast<std::int64_t>(value);
   return true;
 }

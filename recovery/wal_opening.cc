@@ -11,15 +11,22 @@
 namespace troth {
 namespace {
 
+// Lets go on the way of what retention lets go: opening a long log takes no more memory than
+// its life did.
 class ApplyTo final : public WalVisitor {
  public:
-  explicit ApplyTo(RecoveredState* state) : state_(state) {}
+  ApplyTo(RecoveredState* state, const Retention& retention)
+      : state_(state), retention_(retention) {}
   Status OnRecord(const LogRecord& record, std::int64_t running_ms) override {
+    if (++records_ % kRetainEvery == 0) state_->Retain(running_ms, LocalId(), retention_);
     return state_->Apply(record, running_ms);
   }
 
  private:
+  static constexpr std::uint64_t kRetainEvery = 2048;  // a call drops more
   RecoveredState* const state_;
+  const Retention retention_;
+  std::uint64_t records_ = 0;
 };
 
 std::string DrawMark(const std::function<std::uint64_t()>& random) {
@@ -188,7 +195,7 @@ Result<OpenedLog> OpenLog(FileSystem* fs, const std::string& directory, std::uin
   Result<WalListing> listing = ListWal(fs, directory);
   if (!listing.ok()) return listing.status();
   OpenedLog log;
-  ApplyTo visitor(state);
+  ApplyTo visitor(state, retention);
   if (!listing->empty()) {  // an empty directory stays as it is
     Result<std::unique_ptr<FileLock>> lock = fs->Lock(JoinPath(directory, kLockName));
     if (!lock.ok()) return lock.status();

@@ -238,6 +238,9 @@ Status LogReading::JudgeDamage(const Segment& segment, std::uint64_t offset,
 
 Status LogReading::ApplyBatch(const BatchPlace& place, const BatchHeader& header,
                               std::string_view batch) {
+  if (header.running_ms < 0 || header.running_ms > kMaxTimeMs) {
+    return Refuse(place.file, place.offset, "the running time of a batch is impossible");
+  }
   visitor_->OnBatch(place, header);
   std::string_view records = batch.substr(kBatchHeaderBytes, header.record_bytes);
   for (std::uint32_t i = 0; i < header.records; ++i) {

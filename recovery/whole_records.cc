@@ -29,8 +29,10 @@ std::uint64_t CellOf(std::uint64_t hash, std::uint64_t position) {
 
 }  // namespace
 
-std::size_t PositionIndex::HomeOf(const Shard& shard, std::uint64_t cell) const {
-  return HashOf(ids_->IdAt(PositionIn(cell))) / kShards & (shard.cells.size() - 1);
+// From the bits that the cell keeps: the id, far away in memory, is not looked at. They tell
+// homes apart in shards of up to 2^20 cells, which is 40 million records.
+std::size_t PositionIndex::HomeOf(const Shard& shard, std::uint64_t hash_or_cell) {
+  return hash_or_cell >> kPositionBits & (shard.cells.size() - 1);
 }
 
 std::uint64_t PositionIndex::Find(const LocalId& id) const {
@@ -38,7 +40,7 @@ std::uint64_t PositionIndex::Find(const LocalId& id) const {
   const Shard& shard = shards_[hash % kShards];
   if (shard.used == 0) return kNone;
   const std::size_t mask = shard.cells.size() - 1;
-  for (std::size_t at = hash / kShards & mask; shard.cells[at] != kNone; at = (at + 1) & mask) {
+  for (std::size_t at = HomeOf(shard, hash); shard.cells[at] != kNone; at = (at + 1) & mask) {
     const std::uint64_t cell = shard.cells[at];
     if (PrintIn(cell) == PrintIn(hash) && ids_->IdAt(PositionIn(cell)) == id) {
       return PositionIn(cell);
@@ -64,7 +66,7 @@ void PositionIndex::Add(const LocalId& id, std::uint64_t position) {
   Shard& shard = shards_[hash % kShards];
   if ((shard.used + 1) * 3 > shard.cells.size() * 2) Grow(&shard);
   const std::size_t mask = shard.cells.size() - 1;
-  std::size_t at = hash / kShards & mask;
+  std::size_t at = HomeOf(shard, hash);
   while (shard.cells[at] != kNone) at = (at + 1) & mask;
   shard.cells[at] = CellOf(hash, position);
   ++shard.used;
@@ -74,7 +76,7 @@ void PositionIndex::Remove(const LocalId& id, std::uint64_t position) {
   const std::uint64_t hash = HashOf(id);
   Shard& shard = shards_[hash % kShards];
   const std::size_t mask = shard.cells.size() - 1;
-  std::size_t at = hash / kShards & mask;
+  std::size_t at = HomeOf(shard, hash);
   while (shard.cells[at] != CellOf(hash, position)) {
     TROTH_CHECK(shard.cells[at] != kNone);
     at = (at + 1) & mask;

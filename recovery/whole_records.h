@@ -41,7 +41,7 @@ class PositionIndex {
     std::vector<std::uint64_t> cells;  // kNone: free; a power of two of them
     std::size_t used = 0;
   };
-  std::size_t HomeOf(const Shard& shard, std::uint64_t cell) const;
+  static std::size_t HomeOf(const Shard& shard, std::uint64_t hash_or_cell);
   void Grow(Shard* shard);
 
   const Ids* const ids_;

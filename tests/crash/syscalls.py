@@ -208,6 +208,7 @@ def sweep(run, rig, fault, every, first):
         attempt(0)
     hit, n = 0, first
     while any(attempt(n) for _ in range(5 if n <= calls else 2)):
+        calls = max(calls, n)
         hit, n = hit + 1, n + every
     for text in violations:
         print(text, file=sys.stderr)

@@ -22,7 +22,7 @@ std::vector<LogRecord> EveryType() {
   big.branches.assign(kMaxBranches, BranchRecord{kMax32, {kMax64, kMax32}, kMax64, kMax32, kMax64});
   records.push_back(big);
   records.push_back(
-      HeuristicRecord{big.id, kMax32, false, std::string(kMaxTextBytes, 'w'), INT64_MAX});
+      HeuristicRecord{big.id, kMax32, false, std::string(kMaxTextBytes, 'w'), kMaxTimeMs});
   records.push_back(OutcomesRecord{big.id.epoch, std::string(kMaxOutcomesBytes, 'b')});
   records.push_back(CommitRecord());
   return records;
