@@ -110,9 +110,55 @@ struct CoordinatorServer::Rep {
   }
   std::vector<BranchClaim> Claims(const std::string& id,
                                   const std::vector<wire::BranchClaim>& list) const;
+  void FillParticipants(const CommitProtocol& protocol, MetricPage* page) const;
 };
 
 namespace {
+
+const char* StateOf(const CommitProtocol& protocol) {
+  return !protocol.suspicion().empty() ? "log-suspect"
+         : protocol.draining()         ? "draining"
+         : protocol.log_full()         ? "log-full"
+         : protocol.serving()          ? "serving"
+                                       : "opening";
+}
+
+const char* NameOf(wire::OutcomeKind::type kind) {
+  switch (kind) {
+    case wire::OutcomeKind::COMMITTED: return "committed";
+    case wire::OutcomeKind::ABORTED: return "aborted";
+    case wire::OutcomeKind::READ_ONLY: return "read-only";
+    case wire::OutcomeKind::PENDING: return "pending";
+    case wire::OutcomeKind::EXPIRED: return "expired";
+  }
+  return "";
+}
+
+void FillTransactions(const CommitProtocol& protocol, MetricPage* page) {
+  const auto counters = protocol.counters();
+  const char* const ended = "Transactions that ended in this life of the coordinator.";
+  page->Counter("troth_transactions_total", ended, static_cast<double>(counters.committed),
+                {{"outcome", "committed"}});
+  page->Counter("troth_transactions_total", ended, static_cast<double>(counters.aborted),
+                {{"outcome", "aborted"}});
+  page->Counter("troth_transactions_total", ended, static_cast<double>(counters.read_only),
+                {{"outcome", "read-only"}});
+  page->Gauge("troth_transactions_in_flight", "Asked to commit, and not decided.",
+              static_cast<double>(protocol.undecided()));
+  page->Gauge("troth_transactions_unacknowledged", "Decided, and not applied everywhere.",
+              static_cast<double>(protocol.unacknowledged()));
+  const auto oldest = protocol.List(1);
+  page->Gauge("troth_oldest_transaction_seconds",
+              "Age of the oldest transaction that is in flight or not acknowledged.",
+              oldest.empty() ? 0 : static_cast<double>(protocol.now() - oldest[0].began) / 1e3);
+  int hazards = 0;
+  for (const HeuristicRecord& record : protocol.state().heuristics()) hazards += record.hazard;
+  const auto all = static_cast<int>(protocol.state().heuristics().size());
+  page->Gauge("troth_heuristics", "Branches that ended against the decision, by another hand.",
+              all - hazards);
+  page->Gauge("troth_hazards", "Branches of which the evidence does not tell how they ended.",
+              hazards);
+}
 
 class ClientHandler : public wire::CoordinatorIf {
  public:
@@ -136,17 +182,16 @@ class ClientHandler : public wire::CoordinatorIf {
   }
 
   void commit(wire::Outcome& reply, const wire::CommitRequest& request) override {
-    if (request.key.size() > 128) Throw(Reason::kInvalid, "a business key has at most 128 bytes");
-    CommitAsked asked;
-    asked.id = ParseId(request.transaction_id);
-    asked.branches = rep_->Claims(request.transaction_id, request.branches);
-    asked.deadline = rep_->Deadline(request.deadline_ms);
-    asked.wait_applied = request.wait != wire::Wait::DECIDED;
-    asked.key = request.key;
-    const Action action = rep_->Ask(std::move(asked));
-    // A crash here leaves the client without an answer: it asks, or repeats, and hears the same.
-    if (TROTH_FAILPOINT("outcome-replying")) throw apache::thrift::TException("failpoint");
-    Answer(&reply, action, request.transaction_id);
+    const auto began = SteadyClock::now();
+    Monitoring* const monitoring = rep_->options.monitoring;
+    try {
+      Commit(reply, request);
+    } catch (const wire::Refused& refused) {
+      if (monitoring != nullptr) monitoring->Refused(wire::to_string(refused.reason));
+      throw;
+    }
+    const std::chrono::duration<double> took = SteadyClock::now() - began;
+    if (monitoring != nullptr) monitoring->Committed(NameOf(reply.kind), took.count());
   }
 
   void abort(wire::Outcome& reply, const wire::AbortRequest& request) override {
@@ -156,7 +201,6 @@ class ClientHandler : public wire::CoordinatorIf {
     asked.message = request.message.substr(0, 512);
     Answer(&reply, rep_->Ask(std::move(asked)), request.transaction_id);
   }
-
   void outcome(wire::Outcome& reply, const wire::TransactionId& transaction_id,
                std::int64_t wait_ms) override {
     OutcomeAsked asked;
@@ -194,6 +238,20 @@ class ClientHandler : public wire::CoordinatorIf {
   }
 
  private:
+  void Commit(wire::Outcome& reply, const wire::CommitRequest& request) {
+    if (request.key.size() > 128) Throw(Reason::kInvalid, "a business key has at most 128 bytes");
+    CommitAsked asked;
+    asked.id = ParseId(request.transaction_id);
+    asked.branches = rep_->Claims(request.transaction_id, request.branches);
+    asked.deadline = rep_->Deadline(request.deadline_ms);
+    asked.wait_applied = request.wait != wire::Wait::DECIDED;
+    asked.key = request.key;
+    const Action action = rep_->Ask(std::move(asked));
+    // A crash here leaves the client without an answer: it asks, or repeats, and hears the same.
+    if (TROTH_FAILPOINT("outcome-replying")) throw apache::thrift::TException("failpoint");
+    Answer(&reply, action, request.transaction_id);
+  }
+
   // Participants in the log that this life has not heard of yet: they exist, where is not known.
   void ResolveSilent(std::vector<wire::ParticipantAddress>& reply,
                      const std::vector<std::string>& names) {
@@ -343,11 +401,7 @@ class AdminHandler : public wire::CoordinatorAdminIf {
  private:
   // Under the machine: copies only.
   static void Fill(wire::CoordinatorStatus* reply, const CommitProtocol& protocol) {
-    reply->state = !protocol.suspicion().empty() ? "log-suspect"
-                   : protocol.draining()         ? "draining"
-                   : protocol.log_full()         ? "log-full"
-                   : protocol.serving()          ? "serving"
-                                                 : "opening";
+    reply->state = StateOf(protocol);
     if (!protocol.suspicion().empty()) reply->__set_why(protocol.suspicion());
     reply->in_flight = static_cast<std::int64_t>(protocol.undecided());
     reply->unacknowledged = static_cast<std::int64_t>(protocol.unacknowledged());
@@ -444,6 +498,42 @@ void CoordinatorServer::Stop() {
   rep_->clients->Stop();
   rep_->administrators->Stop();
   rep_->peers->Stop();
+}
+
+std::string CoordinatorServer::State() const {
+  std::string state;
+  rep_->coordinator->Inspect([&](const CommitProtocol& protocol) { state = StateOf(protocol); });
+  return state;
+}
+
+void CoordinatorServer::FillMetrics(MetricPage* page) const {
+  rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+    FillTransactions(protocol, page);
+    rep_->FillParticipants(protocol, page);
+  });
+  const ThriftChannel::Stats calls = rep_->channel->stats();
+  const char* const help = "Calls to participants; each carries what was waiting.";
+  page->Counter("troth_participant_calls_total", help, static_cast<double>(calls.prepare_calls),
+                {{"call", "prepare"}});
+  page->Counter("troth_participant_calls_total", help, static_cast<double>(calls.finish_calls),
+                {{"call", "finish"}});
+  page->Counter("troth_participant_connects_total", "Times a participant was connected to.",
+                static_cast<double>(calls.reconnects));
+}
+
+void CoordinatorServer::Rep::FillParticipants(const CommitProtocol& protocol,
+                                              MetricPage* page) const {
+  const Registry& registry = protocol.registry();
+  for (ParticipantIndex i = 0; i < registry.size(); ++i) {
+    const Registry::Participant& p = registry.at(i);
+    if (p.record.forgotten) continue;
+    const MetricLabels name = {{"participant", p.record.name}};
+    page->Gauge("troth_participant_up", "1 while the coordinator is connected to it.",
+                channel->Up(i) ? 1 : 0, name);
+    page->Gauge("troth_participant_unacknowledged",
+                "Transactions decided here and not acknowledged there.",
+                static_cast<double>(p.unacknowledged), name);
+  }
 }
 
 int CoordinatorServer::client_port() const { return rep_->clients->port(); }

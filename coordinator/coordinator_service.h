@@ -9,6 +9,7 @@
 #include "common/status.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/crew.h"
+#include "coordinator/monitoring_service.h"
 #include "coordinator/thrift_channel.h"
 
 namespace troth {
@@ -26,6 +27,7 @@ class CoordinatorServer {
     int max_peers = 256;
     int max_administrators = 16;
     int idle_ms = 300'000;
+    Monitoring* monitoring = nullptr;  // told how commits end; outlives the server
   };
 
   // Borrows all; they must outlive it.
@@ -36,6 +38,11 @@ class CoordinatorServer {
   Status Start();
   // Closes them; calls under way end first, so the crew must be stopped before.
   void Stop();
+
+  // "serving", or why not: as CoordinatorStatus.state.
+  std::string State() const;
+  // The values of this moment, for /metrics.
+  void FillMetrics(MetricPage* page) const;
 
   int client_port() const;
   int peer_port() const;

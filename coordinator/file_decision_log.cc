@@ -35,7 +35,13 @@ bool FileDecisionLog::BeginFlush(bool mark) {
   return true;
 }
 
-Status FileDecisionLog::Flush() { return wal_->Flush(&*job_); }
+Status FileDecisionLog::Flush() {
+  const auto began = std::chrono::steady_clock::now();
+  const Status flushed = wal_->Flush(&*job_);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  if (observer_) observer_(took.count());
+  return flushed;
+}
 
 DecisionLog::Durable FileDecisionLog::EndFlush() {
   const auto durable = wal_->EndFlush(std::move(*job_));

@@ -15,6 +15,7 @@
 #include "common/program.h"
 #include "coordinator/coordinator_service.h"
 #include "coordinator/file_decision_log.h"
+#include "coordinator/monitoring_service.h"
 
 DEFINE_string(wal_dir, "", "directory of the write-ahead log; local disk, one coordinator");
 DEFINE_bool(init, false, "make a new, empty log in --wal_dir, as another coordinator, and exit");
@@ -25,6 +26,8 @@ DEFINE_string(host, "127.0.0.1", "address the listeners bind to");
 DEFINE_int32(client_port, 7711, "port for applications; 0: any free one");
 DEFINE_int32(peer_port, 7712, "port for participants; 0: any free one");
 DEFINE_int32(admin_port, 7713, "port for administrators; 0: any free one");
+DEFINE_int32(http_port, -1,
+             "port for /metrics, /healthz and /readyz; 7714 is usual, 0: any free one, -1: none");
 DEFINE_string(port_file, "", "written when ready: JSON with pid, ports and the coordinator's id");
 DEFINE_int32(max_clients, 1100, "connections of applications at once");
 DEFINE_int32(max_peers, 256, "connections of participants at once");
@@ -104,14 +107,14 @@ troth::ProtocolOptions MachineOptions(const std::string& coordinator_id) {
 }
 
 // Appears whole or not at all: readers wait for it.
-bool WritePortFile(const troth::CoordinatorServer& server, const std::string& id) {
+bool WritePortFile(const troth::CoordinatorServer& server, int http_port, const std::string& id) {
   if (FLAGS_port_file.empty()) return true;
   const std::string temporary = FLAGS_port_file + ".tmp";
   std::ofstream out(temporary);
   out << "{\"pid\": " << getpid() << ", \"coordinator\": \"" << id << "\", \"host\": \""
       << FLAGS_host << "\", \"client_port\": " << server.client_port()
-      << ", \"peer_port\": " << server.peer_port() << ", \"admin_port\": " << server.admin_port()
-      << "}\n";
+      << ", \"peer_port\": " << server.peer_port() << ", \"admin_port\": " << server.admin_port();
+  out << ", \"http_port\": " << (FLAGS_http_port < 0 ? -1 : http_port) << "}\n";
   out.close();
   return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
 }
@@ -132,6 +135,17 @@ int Serve() {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  // Before the log is opened: "not ready" can be told.
+  troth::Monitoring monitoring;
+  troth::HttpListener http({FLAGS_host, std::max(FLAGS_http_port, 0)},
+                           [&](const std::string& path) { return monitoring.Page(path); });
+  if (FLAGS_http_port >= 0) {
+    if (const troth::Status listening = http.Start(); !listening.ok()) {
+      std::cerr << "troth-coordinator: " << listening.message() << "\n";
+      return 1;
+    }
+  }
+
   troth::RecoveredState state;
   auto wal = troth::Wal::Open(troth::PosixFileSystem(), troth::SystemClock(), FLAGS_wal_dir,
                               LogOptions(), &state);
@@ -148,6 +162,7 @@ int Serve() {
   std::copy_n(random.begin(), 4, reinterpret_cast<char*>(&epoch_random));
 
   troth::FileDecisionLog log(*std::move(wal));
+  log.SetSyncObserver([&monitoring](double seconds) { monitoring.Synced(seconds); });
   troth::ThriftChannel channel({id});
   troth::Crew crew(DieOfLog);
   troth::Coordinator coordinator(
@@ -165,11 +180,13 @@ int Serve() {
 
   troth::CoordinatorServer server(
       {id, random.substr(4), FLAGS_host, FLAGS_client_port, FLAGS_peer_port, FLAGS_admin_port,
-       FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms)},
+       FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms), &monitoring},
       &coordinator, &crew, &channel);
   const troth::Status listening = server.Start();
+  monitoring.Look([&server] { return server.State(); },
+                  [&server](troth::MetricPage* page) { server.FillMetrics(page); });
   int exit_code = 0;
-  if (!listening.ok() || !WritePortFile(server, id)) {
+  if (!listening.ok() || !WritePortFile(server, http.port(), id)) {
     std::cerr << "troth-coordinator: "
               << (listening.ok() ? "cannot write " + FLAGS_port_file : listening.message()) << "\n";
     exit_code = 1;
@@ -184,6 +201,7 @@ int Serve() {
     LOG(INFO) << "stopping: no new transactions, decided ones are finished";
     Drain(&coordinator);
   }
+  monitoring.Leave("stopping");
   crew.Stop();
   server.Stop();
   channel.Stop();

@@ -88,7 +88,9 @@ CoordinatorLink::~CoordinatorLink() {
   close(wake_fd_);
 }
 
-void CoordinatorLink::Start() {
+void CoordinatorLink::Start(int port, int peer_port) {
+  self_.port = port;
+  self_.peer_port = peer_port;
   thread_ = std::thread([this] { Run(); });
 }
 

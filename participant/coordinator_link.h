@@ -39,7 +39,8 @@ class CoordinatorLink {
   CoordinatorLink(const CoordinatorLink&) = delete;
   CoordinatorLink& operator=(const CoordinatorLink&) = delete;
 
-  void Start();
+  // The ports of the listeners, which are open by now.
+  void Start(int port, int peer_port);
   void Stop();
 
   // Asks about at most 1,000 branches. Waits at most 5 s. kUnavailable: no answer; ask again.
@@ -64,7 +65,7 @@ class CoordinatorLink {
   Result<std::unique_ptr<Line>> Connect();
 
   const std::string address_;
-  const SelfDescription self_;
+  SelfDescription self_;  // its ports are set by Start
   ResourceManager* const resource_manager_;
   EpochFence* const fence_;
   const std::function<void()> enrolled_;

@@ -19,6 +19,8 @@ struct ParticipantOptions {
   int port = 0;
   // Where the coordinator reaches it, on the same host. Port 0: any free one.
   int peer_port = 0;
+  // For /metrics, /healthz and /readyz. 0: any free one; -1: none.
+  int http_port = -1;
   // Address the listeners bind to.
   std::string bind = "127.0.0.1";
 

@@ -108,7 +108,14 @@ class ParticipantProcess : public Participant {
                resource_manager_.get(), SystemClock(), MarkSource()),
         fence_(resource_manager_.get(), SystemClock()),
         context_{options_.name, instance_, std::move(database),
-                 &table_,       &fence_,   [this] { return Report(); }} {}
+                 &table_,       &fence_,   [this] { return Report(); }} {
+    // Before any listener: whoever calls finds them.
+    for (const std::string& address : options_.coordinators) {
+      links_.push_back(std::make_unique<CoordinatorLink>(
+          address, SelfDescription{options_.name, instance_, options_.host},
+          resource_manager_.get(), &fence_, [this] { Enrolled(); }));
+    }
+  }
   ~ParticipantProcess() override {
     Stop();
     close(stop_fd_);
@@ -130,6 +137,7 @@ class ParticipantProcess : public Participant {
   bool WaitUntilServing() override;
   int port() const override { return port_; }
   int peer_port() const override { return peer_port_; }
+  int http_port() const override { return http_port_; }
   const std::string& instance() const override { return instance_; }
   BranchCounts Counts() const override { return table_.Counts(); }
 
@@ -143,6 +151,7 @@ class ParticipantProcess : public Participant {
   wire::ParticipantStatusReport Report();
   std::string MacOf(const wire::Context& context, const Vote& vote) const;
   Status Listen(std::shared_ptr<apache::thrift::TProcessor> application);
+  void Enrolled();
   void Goodbye();
   void RunTicks();
   void RunSweep();
@@ -160,7 +169,8 @@ class ParticipantProcess : public Participant {
   const ServiceContext context_;
   std::vector<std::unique_ptr<CoordinatorLink>> links_;
   std::unique_ptr<Listener> work_listener_, peer_listener_;
-  std::atomic<int> port_{0}, peer_port_{0};
+  std::unique_ptr<HttpListener> http_;
+  std::atomic<int> port_{0}, peer_port_{0}, http_port_{-1};
   std::atomic<bool> database_up_{true};
   const int stop_fd_ = eventfd(0, EFD_CLOEXEC);
 
@@ -276,6 +286,12 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   TROTH_RETURN_IF_ERROR(work_listener_->Start());
   port_ = work_listener_->port();
   peer_port_ = peer_listener_->port();
+  if (options_.http_port < 0) return OkStatus();
+  http_ = std::make_unique<HttpListener>(
+      HttpListener::Options{options_.bind, options_.http_port},
+      [this](const std::string& path) { return MonitoringPage(Report(), path); });
+  TROTH_RETURN_IF_ERROR(http_->Start());
+  http_port_ = http_->port();
   return OkStatus();
 }
 
@@ -291,17 +307,7 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
   Status status = Listen(std::move(application));
   std::thread ticks, sweep;
   if (status.ok()) {
-    for (const std::string& address : options_.coordinators) {
-      links_.push_back(std::make_unique<CoordinatorLink>(
-          address, SelfDescription{options_.name, instance_, options_.host, port_, peer_port_},
-          resource_manager_.get(), &fence_, [this] {
-            for (const auto& [name, seen] : fence_.All()) table_.EpochBegan(name, seen.epoch);
-            MutexLock lock(&mutex_);
-            sweep_now_ = true;
-            changed_.NotifyAll();
-          }));
-    }
-    for (const auto& link : links_) link->Start();
+    for (const auto& link : links_) link->Start(port_, peer_port_);
     ticks = std::thread([this] { RunTicks(); });
     sweep = std::thread([this] { RunSweep(); });
     LOG(INFO) << "participant " << options_.name << " serves applications on " << options_.host
@@ -333,6 +339,13 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
   return status;
 }
 
+void ParticipantProcess::Enrolled() {
+  for (const auto& [name, seen] : fence_.All()) table_.EpochBegan(name, seen.epoch);
+  MutexLock lock(&mutex_);
+  sweep_now_ = true;
+  changed_.NotifyAll();
+}
+
 // Until Stop, or one of `signals`.
 void ParticipantProcess::AwaitStop(const sigset_t* signals) {
   pollfd fds[2] = {{stop_fd_, POLLIN, 0}, {-1, POLLIN, 0}};
@@ -356,6 +369,7 @@ void ParticipantProcess::Goodbye() {
   table_.RollbackAll();
   work_listener_->Stop();
   peer_listener_->Stop();
+  http_.reset();
   for (const auto& link : links_) link->Stop();
   fence_.Tick();
 }

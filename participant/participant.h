@@ -121,6 +121,7 @@ class Participant {
   // Known once Serve listens.
   virtual int port() const = 0;
   virtual int peer_port() const = 0;
+  virtual int http_port() const = 0;  // -1: none
   virtual const std::string& instance() const = 0;
 
   // For status, metrics and tests.

@@ -1,5 +1,6 @@
 // See participant_service.h.
 #include "participant/participant_service.h"
+#include "wire/metrics.h"
 
 #include <algorithm>
 
@@ -255,6 +256,35 @@ void CheckVersion(std::int32_t version) {
   Throw(Refused::kVersionMismatch, "the caller speaks version " + std::to_string(version) +
                                        " of the protocol, this participant version " +
                                        std::to_string(ours));
+}
+
+HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, const std::string& path) {
+  const char* const text = "text/plain; charset=utf-8";
+  const bool ready = report.coordinator_up && report.database_up;
+  if (path == "/healthz") return {200, text, "alive\n"};
+  if (path == "/readyz") {
+    const char* const why = !report.database_up      ? "the database is away\n"
+                            : !report.coordinator_up ? "no coordinator is connected\n"
+                                                     : "serving\n";
+    return {ready ? 200 : 503, text, why};
+  }
+  if (path != "/metrics") return {404, text, "there are /metrics, /healthz and /readyz\n"};
+  MetricPage page;
+  const auto gauge = [&](const char* name, const char* help, double value) {
+    page.Gauge(name, help, value, {{"participant", report.participant}});
+  };
+  gauge("troth_branches_active", "Branches with work under way, not prepared.",
+        static_cast<double>(report.active));
+  gauge("troth_branches_in_doubt", "Branches prepared here, the decision not carried out.",
+        static_cast<double>(report.in_doubt));
+  gauge("troth_branch_heuristics", "Branches found to have ended against the decision.",
+        static_cast<double>(report.heuristics));
+  gauge("troth_branch_hazards", "Branches of which the evidence does not tell how they ended.",
+        static_cast<double>(report.hazards));
+  gauge("troth_database_up", "1 while the database answers.", report.database_up ? 1 : 0);
+  gauge("troth_coordinator_up", "1 while every coordinator is connected.",
+        report.coordinator_up ? 1 : 0);
+  return {200, kMetricsType, page.Text()};
 }
 
 std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(const ServiceContext* context) {

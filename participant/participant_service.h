@@ -13,6 +13,7 @@
 #include "participant/epoch_fence.h"
 #include "participant_types.h"
 #include "troth_types.h"
+#include "wire/http_listener.h"
 
 namespace troth {
 
@@ -40,6 +41,9 @@ Granted<WorkRequest> FromWire(const wire::Context& context);
 
 // Throws wire::Refused(VERSION_MISMATCH) unless `version` is ours.
 void CheckVersion(std::int32_t version);
+
+// What a participant tells over HTTP: /metrics, /healthz, /readyz.
+HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, const std::string& path);
 
 // ParticipantPeer and ParticipantAdmin on one connection. `context` outlives it.
 std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(const ServiceContext* context);

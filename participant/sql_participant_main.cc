@@ -27,6 +27,7 @@ DEFINE_string(host, "127.0.0.1", "where clients and the coordinator reach it");
 DEFINE_string(bind, "127.0.0.1", "address the listeners bind to");
 DEFINE_int32(port, 0, "port for clients; 0: any free one");
 DEFINE_int32(peer_port, 0, "port for the coordinator; 0: any free one");
+DEFINE_int32(http_port, -1, "port for /metrics, /healthz and /readyz; 0: any free one, -1: none");
 DEFINE_int32(pool_size, 32, "connections for branches");
 DEFINE_int32(max_in_doubt, 200,
              "branches open or in doubt at once; max_prepared_transactions "
@@ -102,7 +103,8 @@ bool WritePortFile(const Participant& participant) {
   std::ofstream out(temporary);
   out << "{\"pid\": " << getpid() << ", \"name\": \"" << FLAGS_name << "\", \"host\": \""
       << FLAGS_host << "\", \"port\": " << participant.port()
-      << ", \"peer_port\": " << participant.peer_port() << "}\n";
+      << ", \"peer_port\": " << participant.peer_port()
+      << ", \"http_port\": " << participant.http_port() << "}\n";
   out.close();
   return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
 }
@@ -114,6 +116,7 @@ int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shape
   options.host = FLAGS_host;
   options.port = FLAGS_port;
   options.peer_port = FLAGS_peer_port;
+  options.http_port = FLAGS_http_port;
   options.bind = FLAGS_bind;
   options.coordinators = Split(FLAGS_coordinators);
   options.pool_size = FLAGS_pool_size;

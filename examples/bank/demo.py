@@ -73,7 +73,7 @@ class Bank:
                        check=True, stdout=subprocess.DEVNULL)
         self.coordinator = Process("coordinator", self.dir, self.keep,
                                    [coordinator, "--wal_dir", str(wal)],
-                                   ["client_port", "peer_port", "admin_port"])
+                                   ["client_port", "peer_port", "admin_port", "http_port"])
         self.coordinator.start()
         for name in self.names:
             self.start_branch(name)
@@ -89,7 +89,7 @@ class Bank:
         branch = Process(f"branch-{name}", self.dir, self.keep,
                          [program, "--name", name, "--conninfo", conninfo, "--coordinators",
                           f"127.0.0.1:{self.coordinator.ports['peer_port']}"],
-                         ["port", "peer_port"])
+                         ["port", "peer_port", "http_port"])
         branch.start()
         self.branches[name] = branch
 

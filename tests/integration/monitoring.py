@@ -1,0 +1,184 @@
+#!/usr/bin/python3
+"""What a bank tells over HTTP, and that it is true: two PostgreSQL servers, coordinator, two
+branches, each with /metrics, /healthz and /readyz.
+
+    monitoring.py --bin build/release/bin [unittest's arguments]
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "examples" / "bank"))
+import demo  # noqa: E402  pylint: disable=wrong-import-position
+import transfer  # noqa: E402  pylint: disable=wrong-import-position
+
+BIN = None
+
+
+def get(process, path):
+    """Status and text of a page."""
+    url = f"http://127.0.0.1:{process.ports['http_port']}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metrics(process):
+    """Values by name and labels, as they are written."""
+    status, text = get(process, "/metrics")
+    assert status == 200, text
+    values = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            values[name] = float(value)
+    return values
+
+
+class MonitoringTest(unittest.TestCase):
+    """One bank for all cases."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.generated = tempfile.TemporaryDirectory(prefix="troth-idl-")
+        transfer.generate(cls.generated.name)
+        cls.bank = demo.Bank(BIN, ["east", "west"], keep=False)
+        cls.addClassCleanup(cls.generated.cleanup)
+        cls.addClassCleanup(cls.bank.stop)
+        cls.bank.start()
+        subprocess.run(cls.bank.client("init", "--accounts", "50"), check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def until(self, what, condition, seconds=20):
+        """Waits, looking, until it is so."""
+        end = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), end, "never came true: " + what)
+            time.sleep(0.05)
+
+    def move(self, amount=1):
+        """A transfer that is committed."""
+        done = subprocess.run(self.bank.client("transfer", f"east/1=-{amount}", f"west/1={amount}"),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=30, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_counts_what_was_done(self):
+        """Outcomes, latencies, syncs, calls."""
+        before = metrics(self.bank.coordinator)
+        for _ in range(5):
+            self.move()
+        after = metrics(self.bank.coordinator)
+
+        def grew(name):
+            return after[name] - before.get(name, 0)
+        self.assertEqual(grew('troth_transactions_total{outcome="committed"}'), 5)
+        self.assertEqual(grew('troth_commit_duration_seconds_count{outcome="committed"}'), 5)
+        self.assertGreaterEqual(grew("troth_log_sync_duration_seconds_count"), 5)
+        self.assertGreater(grew('troth_participant_calls_total{call="finish"}'), 0)
+        self.assertEqual(after['troth_participant_up{participant="east"}'], 1)
+        self.assertEqual(after["troth_transactions_in_flight"], 0)
+        self.assertEqual(after["troth_ready"], 1)
+
+    def test_is_in_the_format_of_prometheus(self):
+        """Each family has a help and a type, once, and values that are numbers."""
+        for process in (self.bank.coordinator, *self.bank.branches.values()):
+            families = re.findall(r"^# TYPE (\S+) (counter|gauge|histogram)$",
+                                  get(process, "/metrics")[1], re.MULTILINE)
+            names = [name for name, _ in families]
+            self.assertEqual(len(names), len(set(names)))
+            self.assertGreater(len(names), 4)
+            metrics(process)
+
+    def test_unknown_pages(self):
+        """A page that is not there says which are."""
+        status, text = get(self.bank.coordinator, "/")
+        self.assertEqual(status, 404)
+        self.assertIn("/metrics", text)
+
+    def test_readiness(self):
+        """Ready only when work can be done; alive all the time."""
+        self.assertEqual(get(self.bank.coordinator, "/readyz"), (200, "serving\n"))
+        east = self.bank.branches["east"]
+        self.until("east is ready", lambda: get(east, "/readyz")[0] == 200)
+        self.bank.coordinator.kill()
+        self.until("east sees that no coordinator is there",
+                   lambda: get(east, "/readyz")[0] == 503)
+        self.assertEqual(get(east, "/healthz")[0], 200)
+        self.bank.coordinator.start()
+        self.until("east is ready again", lambda: get(east, "/readyz")[0] == 200)
+        self.until("the coordinator is ready",
+                   lambda: get(self.bank.coordinator, "/readyz")[0] == 200)
+        self.move()
+
+    def prepare(self, coordinator, transaction_id, bank):
+        """Work with an early prepare: the branch is prepared on return."""
+        from troth.wire.coordinator.ttypes import BranchClaim
+        from troth.wire.values.ttypes import Context
+        from troth_bank import BankBranch
+        from troth_bank.ttypes import Leg
+        place = next(p for p in coordinator.resolve([bank]) if p.up)
+        branch = transfer.call_service(BankBranch.Client, place.host, place.port, 10)
+        done = branch.apply(Context(transaction_id=transaction_id, work=0, deadline_ms=10_000,
+                                    last=True),
+                            [Leg(account=2, amount=-1 if bank == "east" else 1)], "test").branch
+        return BranchClaim(participant=done.participant, mark=done.mark, works=done.works,
+                           instance=done.instance, vote=done.vote)
+
+    def test_settled_by_another_hand(self):
+        """ROLLBACK PREPARED in psql, behind our back: found out, recorded, counted, told."""
+        from troth.wire.coordinator.ttypes import CommitRequest, OutcomeKind, Wait
+        address = f"127.0.0.1:{self.bank.coordinator.ports['client_port']}"
+        coordinator = transfer.connect_coordinator(address, 10)
+        lease = coordinator.lease(1)
+        transaction_id = f"{lease.prefix}{lease.first}"
+        claims = [self.prepare(coordinator, transaction_id, name) for name in ("east", "west")]
+        self.bank.branches["east"].kill()
+        outcome = coordinator.commit(CommitRequest(
+            transaction_id=transaction_id, branches=claims, deadline_ms=10_000, wait=Wait.DECIDED))
+        self.assertEqual(outcome.kind, OutcomeKind.COMMITTED)
+        waiting = metrics(self.bank.coordinator)
+        self.assertEqual(waiting["troth_transactions_unacknowledged"], 1)
+        self.assertEqual(waiting['troth_participant_up{participant="east"}'], 0)
+
+        gid = f"troth:east:{transaction_id}"
+        self.assertIsNotNone(self.bank.sql("east", f"ROLLBACK PREPARED '{gid}'"))
+        self.bank.branches["east"].start()
+        self.until("the coordinator counts a heuristic",
+                   lambda: metrics(self.bank.coordinator)["troth_heuristics"] == 1)
+        east = metrics(self.bank.branches["east"])
+        self.assertEqual(east['troth_branch_heuristics{participant="east"}'], 1)
+        told = subprocess.run(
+            [f"{BIN}/trothctl", "--coordinator",
+             f"127.0.0.1:{self.bank.coordinator.ports['admin_port']}", "heuristics"],
+            stdout=subprocess.PIPE, check=True, text=True).stdout
+        self.assertIn(transaction_id, told)
+        self.assertIn("east", told)
+
+
+def main():
+    """Takes --bin; the rest is unittest's."""
+    global BIN  # pylint: disable=global-statement
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__.strip())
+        return
+    if len(arguments) < 2 or arguments[0] != "--bin":
+        sys.exit("monitoring.py: --bin DIRECTORY comes first; see --help")
+    BIN = arguments[1]
+    # Thrift's Python leaves sockets to the collector.
+    unittest.main(argv=[sys.argv[0], "-v", *arguments[2:]], warnings="ignore")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+// The HTTP listener against good and bad callers, on a real socket.
+#include "wire/http_listener.h"
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "wire/metrics.h"
+
+namespace troth {
+namespace {
+
+// A connection that waits at most ten seconds for anything.
+class Caller {
+ public:
+  explicit Caller(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const timeval patience{10, 0};
+    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<std::uint16_t>(port));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  }
+  ~Caller() { close(fd_); }
+  void Say(const std::string& bytes) {
+    EXPECT_EQ(send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+  }
+  // Everything until the other side closes.
+  std::string Rest() {
+    std::string all;
+    char chunk[4096];
+    ssize_t n = 0;
+    while ((n = recv(fd_, chunk, sizeof chunk, 0)) > 0) {
+      all.append(chunk, static_cast<std::size_t>(n));
+    }
+    EXPECT_TRUE(n == 0 || errno == ECONNRESET) << "not closed: " << errno;
+    return all;
+  }
+
+ private:
+  const int fd_;
+};
+
+class HttpListenerTest : public testing::Test {
+ protected:
+  void SetUp() override { ASSERT_TRUE(listener_.Start().ok()); }
+  std::string Get(const std::string& target, const std::string& method = "GET") {
+    Caller caller(listener_.port());
+    caller.Say(method + " " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    return caller.Rest();
+  }
+
+  HttpListener listener_{{"127.0.0.1", 0, 4, 300}, [](const std::string& path) {
+                           return path == "/here" ? HttpReply{200, "text/plain", "it is\n"}
+                                                  : HttpReply{404, "text/plain", "no\n"};
+                         }};
+};
+
+TEST_F(HttpListenerTest, AnswersByPath) {
+  EXPECT_NE(Get("/here?x=1").find("200 OK"), std::string::npos);
+  EXPECT_NE(Get("/here").find("\r\n\r\nit is\n"), std::string::npos);
+  EXPECT_NE(Get("/there").find("404"), std::string::npos);
+}
+
+TEST_F(HttpListenerTest, HeadHasNoBody) {
+  const std::string reply = Get("/here", "HEAD");
+  EXPECT_NE(reply.find("Content-Length: 6"), std::string::npos) << reply;
+  EXPECT_EQ(reply.find("it is"), std::string::npos);
+}
+
+TEST_F(HttpListenerTest, OtherMethodsAreRefused) {
+  EXPECT_NE(Get("/here", "DELETE").find("405"), std::string::npos);
+}
+
+TEST_F(HttpListenerTest, KeepsAConnectionForTheNextRequest) {
+  Caller caller(listener_.port());
+  caller.Say("GET /here HTTP/1.1\r\nHost: x\r\n\r\n");
+  caller.Say("GET /there HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const std::string both = caller.Rest();
+  EXPECT_NE(both.find("200 OK"), std::string::npos);
+  EXPECT_NE(both.find("404"), std::string::npos);
+}
+
+TEST_F(HttpListenerTest, HalfARequestAndSilenceIsClosedAndHoldsNobodyUp) {
+  Caller silent(listener_.port());
+  silent.Say("GET /he");
+  EXPECT_NE(Get("/here").find("200 OK"), std::string::npos);
+  EXPECT_EQ(silent.Rest(), "");
+}
+
+TEST_F(HttpListenerTest, LargeHeadersAndGarbageAreClosed) {
+  Caller large(listener_.port());
+  large.Say("GET /here HTTP/1.1\r\nX: " + std::string(9000, 'x'));
+  EXPECT_EQ(large.Rest(), "");
+  Caller garbage(listener_.port());
+  garbage.Say(std::string("\x16\x03\x01\0\0 garbage\r\n\r\n", 17));
+  EXPECT_EQ(garbage.Rest(), "");
+}
+
+TEST_F(HttpListenerTest, OneTooManyIsClosed) {
+  std::vector<std::unique_ptr<Caller>> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.push_back(std::make_unique<Caller>(listener_.port()));
+    callers.back()->Say("GET /here");
+  }
+  EXPECT_EQ(Caller(listener_.port()).Rest(), "");
+}
+
+TEST(Metrics, AreInPrometheusFormat) {
+  MetricPage page;
+  page.Counter("a_total", "Help.", 3, {{"kind", "x"}});
+  page.Gauge("b", "Help.", 0.5);
+  page.Counter("a_total", "Help.", 4, {{"kind", "y"}});
+  EXPECT_EQ(page.Text(),
+            "# HELP a_total Help.\n# TYPE a_total counter\na_total{kind=\"x\"} 3\n"
+            "a_total{kind=\"y\"} 4\n# HELP b Help.\n# TYPE b gauge\nb 0.5\n");
+}
+
+}  // namespace
+}  // namespace troth

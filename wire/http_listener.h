@@ -1,0 +1,49 @@
+// A small HTTP/1.1 server for people and monitoring: GET and HEAD only, one thread, short
+// answers. Knows no page. docs/operations.md, "Monitoring".
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common/status.h"
+
+namespace troth {
+
+struct HttpReply {
+  int status = 200;
+  std::string type = "text/plain; charset=utf-8";
+  std::string body;
+};
+
+// Given the path of a request, without its query. Called by one thread at a time; must be
+// short, as nobody else is answered meanwhile.
+using HttpPages = std::function<HttpReply(const std::string& path)>;
+
+class HttpListener {
+ public:
+  struct Options {
+    std::string host = "127.0.0.1";
+    int port = 0;              // 0: any free one
+    int max_connections = 64;  // beyond, a new one is closed at once
+    int patience_ms = 5'000;   // for a request to be whole, and for its answer to be taken
+  };
+
+  HttpListener(Options options, HttpPages pages);
+  // Stops.
+  ~HttpListener();
+  HttpListener(const HttpListener&) = delete;
+  HttpListener& operator=(const HttpListener&) = delete;
+
+  // Binds and serves on a thread of its own. kUnavailable when the port is taken.
+  Status Start();
+  int port() const;
+  // Closes all connections and waits for the thread. Any number of times.
+  void Stop();
+
+ private:
+  struct Rep;
+  std::unique_ptr<Rep> rep_;
+};
+
+}  // namespace troth
