@@ -237,7 +237,7 @@ class Cluster:
         return environment
 
     def _make_coordinator(self, node):
-        wal = self._place('c', 96) / 'wal'
+        wal = self._place('c', 256) / 'wal'
         program = self._program('troth-coordinator')
         init = Process('c-init', node, [program, '--init', f'--wal_dir={wal}', '--name=jepsen'],
                        self.options.logs / 'c-init.log')

@@ -1,6 +1,5 @@
 """Faults of disks: power, space, errors, damage."""
 
-import shutil
 import subprocess
 import time
 
@@ -175,31 +174,35 @@ class LogDamage(CoordinatorDisk):
 
     def begin(self):
         self.process.kill()
-        wal, copy = self.cluster.wal, self.cluster.directory / 'wal-before-damage'
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(wal, copy)
-        where = self._flip(wal)
-        if where is None:
+        flipped = self._choose_bit(self.cluster.wal)
+        if flipped is None:
             self.start_again()
             return None
+        file, place, bit = flipped
+        self._flip(file, place, bit)
         words = self._try_to_start()
-        shutil.rmtree(wal)
-        shutil.copytree(copy, wal)
-        return {':target': 'c', ':where': where, ':words': words[:300]}
+        self._flip(file, place, bit)   # A start that is refused has changed nothing.
+        return {':target': 'c', ':where': f'{file.name}:{place}', ':words': words[:300]}
 
-    def _flip(self, wal):
-        """Flips a bit of what is surely within the log, not in its last two blocks."""
+    @staticmethod
+    def _flip(file, place, bit):
+        with open(file, 'r+b') as log:
+            log.seek(place)
+            byte = log.read(1)[0]
+            log.seek(place)
+            log.write(bytes([byte ^ 1 << bit]))
+
+    def _choose_bit(self, wal):
+        """(file, place, bit) of what is surely within the log, not in its last two blocks."""
         files = sorted(f for f in wal.iterdir() if f.name.startswith(('segment-', 'checkpoint-')))
         self.random.shuffle(files)
         for file in files:
-            content = bytearray(file.read_bytes())
-            written = len(bytes(content).rstrip(b'\0'))
+            content = file.read_bytes()
+            written = len(content.rstrip(b'\0'))
             places = [i for i in (self.random.randrange(max(1, written)) for _ in range(64))
                       if content[i] and i < written - 8192]
             if places:
-                content[places[0]] ^= 1 << self.random.randrange(8)
-                file.write_bytes(content)
-                return f'{file.name}:{places[0]}'
+                return file, places[0], self.random.randrange(8)
         return None
 
     def _try_to_start(self):

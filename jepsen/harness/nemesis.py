@@ -99,7 +99,11 @@ class Nemesis:
             return
         in_flight = self._driver.in_flight
         self._recorder.fault(fault.name)
-        value = fault.begin()
+        try:
+            value = fault.begin()
+        except Exception:  # pylint: disable=broad-except
+            self.errors.append(traceback.format_exc())
+            value = {':failed': True}   # Half begun: it is to be ended.
         if value is None:
             self._recorder.fault(fault.name, ':nothing')
             if tries < 5:
