@@ -141,6 +141,8 @@ void EncodeBody(const ParticipantRecord& r, std::string* out) {
   PutVarint(r.peer_port, out);
   PutBool(r.forgotten, out);
   PutBool(r.open, out);
+  PutEpoch(r.discarded.epoch, out);
+  PutVarint(r.discarded.position, out);
 }
 
 bool DecodeBody(Decoder* in, ParticipantRecord* r) {
@@ -148,7 +150,8 @@ bool DecodeBody(Decoder* in, ParticipantRecord* r) {
          TakeDatabase(in, &r->database) && in->TakeBytes(&r->database_address, kMaxTextBytes) &&
          in->TakeBytes(&r->certificate, kMaxTextBytes) &&
          in->TakeBytes(&r->peer_host, kMaxTextBytes) && in->TakeVarint32(&r->peer_port) &&
-         in->TakeBool(&r->forgotten) && in->TakeBool(&r->open);
+         in->TakeBool(&r->forgotten) && in->TakeBool(&r->open) &&
+         TakeEpoch(in, &r->discarded.epoch) && in->TakeVarint(&r->discarded.position);
 }
 
 void EncodeBody(const HeuristicRecord& r, std::string* out) {
@@ -291,6 +294,10 @@ std::string Text(const ParticipantRecord& r) {
   if (!r.certificate.empty()) out += " certificate=" + Quoted(r.certificate);
   if (r.forgotten) out += " forgotten";
   if (r.open) out += " open";
+  if (r.discarded != SeenPosition()) {
+    out +=
+        " discarded=" + r.discarded.epoch.ToString() + "@" + std::to_string(r.discarded.position);
+  }
   return out;
 }
 

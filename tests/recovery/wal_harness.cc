@@ -48,6 +48,7 @@ std::vector<LogRecord> OneOfEach() {
   participant.certificate = "CN=bank-a";
   participant.peer_host = "10.0.0.2";
   participant.peer_port = 7002;
+  participant.discarded = SeenPosition{Epoch{9, 99}, 12345};
   HeuristicRecord heuristic{TestId(3), 0, true, "committed behind our back", 1'700'000'000'000};
   std::vector<LogRecord> records = Prologue();
   records.insert(
