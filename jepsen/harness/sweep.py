@@ -338,7 +338,7 @@ class Sweep:
             for name in self.cluster.names():
                 self.cluster.databases[name].query('TRUNCATE marker, row_order', seconds=5)
         except database.QueryError as error:
-            self.stuck = f'the tables can\'t be emptied for the next cell: {error}'
+            self.stuck = f'the tables can\'t be emptied for the next cell: {str(error).splitlines()[0]}'
             problems.append(self.stuck)
         return problems
 
