@@ -73,11 +73,13 @@ struct CoordinatorLink::Line {
 
 CoordinatorLink::CoordinatorLink(std::string address, SelfDescription self,
                                  ResourceManager* resource_manager, EpochFence* fence,
+                                 std::function<void(const std::string&)> enrolling,
                                  std::function<void()> enrolled)
     : address_(std::move(address)),
       self_(std::move(self)),
       resource_manager_(resource_manager),
       fence_(fence),
+      enrolling_(std::move(enrolling)),
       enrolled_(std::move(enrolled)),
       wake_fd_(eventfd(0, EFD_CLOEXEC)) {
   TROTH_CHECK(wake_fd_ >= 0);
@@ -169,6 +171,7 @@ Status CoordinatorLink::Enrol(Line* line) {
   enrolment.system_identifier = state->identity.system_identifier;
   enrolment.database_oid = state->identity.oid;
   enrolment.database_address = state->address;
+  enrolling_(state->address);
   enrolment.host = self_.host;
   enrolment.port = self_.port;
   enrolment.peer_port = self_.peer_port;

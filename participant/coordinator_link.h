@@ -31,10 +31,12 @@ struct SelfDescription {
 // connection ends (after at most 1 s of back-off, capped).
 class CoordinatorLink {
  public:
-  // `address`: "host:port" of the coordinator's peer listener. `enrolled` is called on the
-  // link's thread after each enrolment. The pointers outlive the link.
+  // `address`: "host:port" of the coordinator's peer listener. On the link's thread `enrolling`
+  // is called before each enrolment with the address of the database that is told in it, and
+  // `enrolled` after it. The pointers outlive the link.
   CoordinatorLink(std::string address, SelfDescription self, ResourceManager* resource_manager,
-                  EpochFence* fence, std::function<void()> enrolled);
+                  EpochFence* fence, std::function<void(const std::string&)> enrolling,
+                  std::function<void()> enrolled);
   ~CoordinatorLink();
   CoordinatorLink(const CoordinatorLink&) = delete;
   CoordinatorLink& operator=(const CoordinatorLink&) = delete;
@@ -68,6 +70,7 @@ class CoordinatorLink {
   SelfDescription self_;  // its ports are set by Start
   ResourceManager* const resource_manager_;
   EpochFence* const fence_;
+  const std::function<void(const std::string&)> enrolling_;
   const std::function<void()> enrolled_;
   std::atomic<bool> up_{false};
   std::atomic<bool> stopping_{false};

@@ -107,13 +107,20 @@ class ParticipantProcess : public Participant {
         table_({options_.name, instance_, static_cast<std::size_t>(options_.max_in_doubt)},
                resource_manager_.get(), SystemClock(), MarkSource()),
         fence_(resource_manager_.get(), SystemClock()),
-        context_{options_.name, instance_, std::move(database),
-                 &table_,       &fence_,   [this] { return Report(); }} {
+        database_address_(std::move(database.address)),
+        context_{options_.name,
+                 instance_,
+                 database_,
+                 [this] { return DatabaseAddress(); },
+                 &table_,
+                 &fence_,
+                 [this] { return Report(); }} {
     // Before any listener: whoever calls finds them.
     for (const std::string& address : options_.coordinators) {
       links_.push_back(std::make_unique<CoordinatorLink>(
           address, SelfDescription{options_.name, instance_, options_.host},
-          resource_manager_.get(), &fence_, [this] { Enrolled(); }));
+          resource_manager_.get(), &fence_, [this](const std::string& at) { Enrolling(at); },
+          [this] { Enrolled(); }));
     }
   }
   ~ParticipantProcess() override {
@@ -149,6 +156,14 @@ class ParticipantProcess : public Participant {
   wire::Branch ExecuteIn(const wire::Context& context, bool one_statement, const SessionWork& work);
 
   wire::ParticipantStatusReport Report();
+  void Enrolling(const std::string& database_address) {
+    MutexLock lock(&address_mutex_);
+    database_address_ = database_address;
+  }
+  std::string DatabaseAddress() const {
+    MutexLock lock(&address_mutex_);
+    return database_address_;
+  }
   std::string MacOf(const wire::Context& context, const Vote& vote) const;
   Status Listen(std::shared_ptr<apache::thrift::TProcessor> application);
   void Enrolled();
@@ -166,6 +181,8 @@ class ParticipantProcess : public Participant {
   const std::unique_ptr<PostgresResourceManager> resource_manager_;
   BranchTable table_;
   EpochFence fence_;
+  mutable Mutex address_mutex_;
+  std::string database_address_ TROTH_GUARDED_BY(address_mutex_);  // as enrolled
   const ServiceContext context_;
   std::vector<std::unique_ptr<CoordinatorLink>> links_;
   std::unique_ptr<Listener> work_listener_, peer_listener_;

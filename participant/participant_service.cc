@@ -68,9 +68,9 @@ class PeerHandler : public wire::ParticipantPeerIf {
     reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
     reply.participant = context_->participant;
     reply.instance = context_->instance;
-    reply.__set_system_identifier(context_->database.identity.system_identifier);
-    reply.__set_database_oid(context_->database.identity.oid);
-    reply.__set_database_address(context_->database.address);
+    reply.__set_system_identifier(context_->database.system_identifier);
+    reply.__set_database_oid(context_->database.oid);
+    reply.__set_database_address(context_->database_address());
   }
 
   void prepare(std::vector<wire::PrepareReply>& replies, const wire::Sender& sender,
@@ -83,7 +83,7 @@ class PeerHandler : public wire::ParticipantPeerIf {
                         r.instance});
     }
     const std::vector<Vote> votes = context_->table->Prepare(orders, kSlowEntryWait);
-    const DatabaseIdentity& database = context_->database.identity;
+    const DatabaseIdentity& database = context_->database;
     replies.resize(votes.size());
     for (std::size_t i = 0; i < votes.size(); ++i) {
       replies[i].transaction_id = requests[i].transaction_id;

@@ -26,7 +26,9 @@ inline constexpr std::chrono::milliseconds kSlowEntryWait{5};
 struct ServiceContext {
   std::string participant;
   std::string instance;
-  DatabaseState database;  // as it was when the participant was opened; it does not change
+  DatabaseIdentity database;
+  // "host:port" of the database as it was last enrolled: another one after a failover.
+  std::function<std::string()> database_address;
   BranchTable* table = nullptr;
   EpochFence* fence = nullptr;
   // For administrators.
