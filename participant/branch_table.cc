@@ -33,7 +33,8 @@ struct BranchTable::Branch {
   std::string mark;
   int works = 0;
   std::unique_ptr<Session> session;
-  bool driven = false;      // kPreparing: a thread is inside ResourceManager::Prepare with it
+  bool driven = false;  // kPreparing: a thread is inside ResourceManager::Prepare with it
+  std::int64_t cancelled_ms = 0;
   bool cancelling = false;  // a thread is inside Session::Cancel with it
   // Why it ends as soon as whoever works on it lets go; or why it failed.
   std::optional<Refusal> doom;
@@ -67,6 +68,10 @@ namespace {
 
 // How long the roll-back of what was prepared and must not be may delay its caller.
 constexpr milliseconds kMoment{5};
+// How long a branch's own vote is taken for what is prepared under its GID.
+constexpr milliseconds kTrust{1'000};
+// A cancel may meet no statement; the next one must not run on.
+constexpr milliseconds kCancelAgain{1'000};
 
 Refusal Refuse(Refused reason, std::string message, bool retryable = false) {
   return Refusal{reason, std::move(message), retryable, ""};
@@ -402,6 +407,15 @@ void BranchTable::DrivePrepares(const std::vector<Branch*>& branches, millisecon
   Leave(&leaving);
 }
 
+// Of what this branch may have prepared, and nothing else: an earlier branch of the id, which
+// voted, may sit under its GID.
+FinishOrder BranchTable::RollBackOf(const std::string& id, const PrepareResult& result) const {
+  FinishOrder order;
+  order.gid = GidOf(id);
+  order.only_xid = static_cast<std::uint32_t>(result.evidence.xid);
+  return order;
+}
+
 void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leaving* leaving) {
   using Kind = PrepareResult::Kind;
   const std::string id = branch->id;
@@ -415,7 +429,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
         return;
       }
       TROTH_MARK("prepared-and-aborted-meanwhile");
-      leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
+      leaving->roll_back_prepared.push_back(RollBackOf(id, result));
       End(id, {Ended::How::kRolledBack, false, branch->works, *branch->doom});
       return;
     case Kind::kReadOnly: End(id, {Ended::How::kReadOnly, true, branch->works, {}}); return;
@@ -429,7 +443,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
       TROTH_MARK("prepare-without-an-answer");
       // Whatever it came to, it was not said: no vote. If it is prepared it goes now, or the
       // sweep finds it.
-      leaving->roll_back_prepared.push_back({GidOf(id), false, {}, {}, {}});
+      leaving->roll_back_prepared.push_back(RollBackOf(id, result));
       End(id, {Ended::How::kRolledBack, false, branch->works, result.refusal});
       return;
   }
@@ -540,7 +554,12 @@ std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& reques
     case State::kFinishing: return Working("under way");
     case State::kPreparing: return Working("PREPARE is under way");
     case State::kPrepared:
-      if (branch->evidence.xid == request.evidence->xid) order->acquaintance = branch->acquaintance;
+      // Trust is short: this process may have been stopped for long, and another instance have
+      // finished the branch and prepared another under its GID.
+      if (branch->evidence.xid == request.evidence->xid &&
+          clock_->NowMs() - branch->since_ms < kTrust.count()) {
+        order->acquaintance = branch->acquaintance;
+      }
       branch->Enter(State::kFinishing, clock_->NowMs());
       return std::nullopt;
     default: break;
@@ -566,7 +585,7 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
       End(id, {Ended::How::kRolledBack, false, 0, aborted});
       return std::nullopt;
     }
-    if (past->second.how == Ended::How::kCommitted) {
+    if (past->second.how == Ended::How::kCommitted && !request.seen_xid.has_value()) {
       return FinishResult{FinishResult::Kind::kHeuristic,
                           "transaction " + id + " is already committed here", ""};
     }
@@ -597,6 +616,9 @@ void BranchTable::TakeFinished(const FinishRequest& request, const FinishResult&
   const std::string& id = request.transaction_id;
   const auto found = branches_.find(id);
   if (found != branches_.end() && found->second->state != State::kFinishing) return;
+  // Another branch of the id, which never voted, was rolled back by the sweep.
+  const auto past = ended_.find(id);
+  if (!request.commit && past != ended_.end() && past->second.how == Ended::How::kCommitted) return;
   const int works = found == branches_.end() ? 0 : found->second->works;
   switch (result.kind) {
     case FinishResult::Kind::kWorking:
@@ -630,9 +652,14 @@ void BranchTable::Doom(Branch* branch, const Refusal& why, Leaving* leaving) {
   }
   branch->doom = why;
   if (branch->state == State::kWorking && branch->session != nullptr && !branch->cancelling) {
-    branch->cancelling = true;
-    leaving->cancel.push_back(branch);
+    StartCancel(branch, leaving);
   }
+}
+
+void BranchTable::StartCancel(Branch* branch, Leaving* leaving) {
+  branch->cancelling = true;
+  branch->cancelled_ms = clock_->NowMs();
+  leaving->cancel.push_back(branch);
 }
 
 void BranchTable::End(const std::string& id, const Ended& ended) {
@@ -683,6 +710,10 @@ void BranchTable::Tick() {
       const bool open = branch->state == State::kActive || branch->state == State::kFailed ||
                         (branch->state == State::kWorking && !branch->doom.has_value());
       if (open && now >= branch->deadline_ms) late.push_back(branch.get());
+      if (branch->state == State::kWorking && branch->doom && branch->session != nullptr &&
+          !branch->cancelling && now - branch->cancelled_ms >= kCancelAgain.count()) {
+        StartCancel(branch.get(), &leaving);
+      }
     }
     const Refusal why = Refuse(Refused::kDeadline, "the transaction's deadline has passed", true);
     for (Branch* branch : late) Doom(branch, why, &leaving);

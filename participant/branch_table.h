@@ -181,6 +181,8 @@ class BranchTable {
                                    Leaving* leaving) TROTH_REQUIRES(mutex_);
   void DrivePrepares(const std::vector<Branch*>& branches, std::chrono::milliseconds wait)
       TROTH_EXCLUDES(mutex_);
+  void StartCancel(Branch* branch, Leaving* leaving) TROTH_REQUIRES(mutex_);
+  FinishOrder RollBackOf(const std::string& id, const PrepareResult& result) const;
   void TakePrepared(Branch* branch, const PrepareResult& result, Leaving* leaving)
       TROTH_REQUIRES(mutex_);
   Vote VoteOf(const std::string& id) const TROTH_REQUIRES(mutex_);

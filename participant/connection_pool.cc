@@ -31,6 +31,9 @@ Result<std::unique_ptr<PgConnection>> Acquaintance::Open(std::chrono::millisecon
   {
     MutexLock lock(&mutex_);
     if (identity_.system_identifier.empty()) identity_ = greeting.identity;
+    // After a promotion nothing is known any more of what the server holds.
+    if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++current_;
+    timeline_ = greeting.point.timeline;
     if (identity_ != greeting.identity) {
       return Status(Code::kUnavailable,
                     "the database at " + greeting.address + " is another one now: system " +

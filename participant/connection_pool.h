@@ -34,6 +34,7 @@ class Acquaintance {
   LogMemory memory_;
   mutable Mutex mutex_;
   std::uint64_t current_ TROTH_GUARDED_BY(mutex_) = 1;
+  std::uint32_t timeline_ TROTH_GUARDED_BY(mutex_) = 0;  // of the last greeting
   DatabaseIdentity identity_ TROTH_GUARDED_BY(mutex_);
 };
 

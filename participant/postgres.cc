@@ -84,6 +84,11 @@ Result<PgConnection*> PostgresResourceManager::Desk() {
   if (!opened.ok()) return opened.status();
   TROTH_RETURN_IF_ERROR(
       CheckServer(opened->get(), options_.max_in_doubt, GidPrefix(options_.participant)));
+  // Notes may be lost with a primary, and must not wait: not for a standby, not for a lock.
+  for (const char* sql : {"SET synchronous_commit = local", "SET lock_timeout = '1s'"}) {
+    const Answer set = opened->get()->Execute(sql, {}, DeskDeadline());
+    if (!set.ok) return Status(Code::kUnavailable, set.message);
+  }
   desk_ = std::move(*opened);
   return desk_.get();
 }
@@ -114,7 +119,7 @@ void PostgresResourceManager::Prepare(std::span<PrepareItem> items,
     const std::vector<bool> readable = AwaitReadable(sockets, deadline);
     std::vector<PrepareItem*> still;
     for (std::size_t i = 0; i < open.size(); ++i) {
-      if (readable[i]) {
+      if (readable[i] || sockets[i] < 0) {  // -1: lost while it was written to
         open[i]->result = static_cast<PostgresSession*>(open[i]->session)->PollPrepare();
       }
       if (!open[i]->result.has_value()) still.push_back(open[i]);

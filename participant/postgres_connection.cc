@@ -28,7 +28,10 @@ int MillisecondsUntil(PgConnection::TimePoint deadline) {
 
 bool AwaitSocket(int socket, short events, PgConnection::TimePoint deadline) {
   pollfd one{socket, events, 0};
-  return poll(&one, 1, MillisecondsUntil(deadline)) > 0;
+  for (;;) {
+    const int ready = poll(&one, 1, MillisecondsUntil(deadline));
+    if (ready >= 0 || errno != EINTR) return ready > 0;
+  }
 }
 
 // Statements of the application that a connection keeps prepared; what is beyond is parsed anew.
@@ -168,7 +171,7 @@ Status PgConnection::Greet(TimePoint deadline) {
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
       "  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,"
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
-      "  pg_catalog.pg_current_wal_lsn() END,"
+      "  pg_catalog.pg_current_wal_flush_lsn() END,"
       " (extract(epoch FROM pg_catalog.current_setting('lock_timeout')::pg_catalog.interval)"
       "  OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8,"
       " (extract(epoch FROM pg_catalog.current_setting('idle_in_transaction_session_timeout')"
@@ -195,9 +198,7 @@ Status PgConnection::Greet(TimePoint deadline) {
 bool PgConnection::StillAlive() {
   if (!alive()) return false;
   pollfd look{socket(), POLLIN | POLLRDHUP, 0};
-  if (poll(&look, 1, 0) == 0) return true;
-  return (look.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0 && PQconsumeInput(conn_) == 1 &&
-         alive();
+  return poll(&look, 1, 0) == 0;
 }
 
 void PgConnection::EnterPipeline() {
@@ -253,7 +254,7 @@ void PgConnection::Poll() {
   if (ended_units_ == queued_units_ || !alive()) return;
   // Whatever has arrived is taken even when the connection ends behind it.
   PQconsumeInput(conn_);
-  while (ended_units_ < queued_units_ && PQisBusy(conn_) == 0) {
+  while (ended_units_ < queued_units_ && !given_up_ && PQisBusy(conn_) == 0) {
     PGresult* result = PQgetResult(conn_);
     if (result == nullptr) {
       if (!alive()) return;
@@ -273,13 +274,20 @@ void PgConnection::Take(PGresult* raw) {
   const bool preparing = !preparing_.empty() && preparing_.front() == taken_statements_;
   ++taken_statements_;
   Answer answer;
-  answer.ok = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+  answer.ok =
+      status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
   answer.skipped = status == PGRES_PIPELINE_ABORTED;
   if (answer.ok) {
     answer.tag = PQcmdStatus(raw);
     answer.rows = RowsOf(raw);
     const std::string_view count = PQcmdTuples(raw);
     std::from_chars(count.data(), count.data() + count.size(), answer.affected);
+  } else if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
+    // libpq would tell it again and again, and there is no way back into the pipeline.
+    answer.sqlstate = "0A000";
+    answer.message = "COPY can't be a statement here; use the transaction of libpqxx";
+    given_up_ = true;
+    shutdown(socket(), SHUT_RDWR);
   } else {
     const char* state = PQresultErrorField(raw, PG_DIAG_SQLSTATE);
     answer.sqlstate = state == nullptr ? "" : state;
@@ -414,8 +422,11 @@ void PgConnection::NoteTag(std::string_view tag) {
         "ROLLBACK PREPARED"}) {
     if (tag == boundary && boundary_tag_.empty()) boundary_tag_ = tag;
   }
-  // Our own prepared statements, or the server's memory of us, are gone.
-  if (tag.starts_with("DEALLOCATE") || tag.starts_with("DISCARD")) unfit_ = true;
+  // Our own prepared statements, or the server's memory of us, are gone; or there is one more,
+  // which the next branch must not find. (Ours are prepared without a tag.)
+  if (tag == "PREPARE" || tag.starts_with("DEALLOCATE") || tag.starts_with("DISCARD")) {
+    unfit_ = true;
+  }
 }
 
 void PgConnection::OnNotice(void* self, const PGresult* notice) {

@@ -71,8 +71,9 @@ class PgConnection {
 
   const Greeting& greeting() const { return greeting_; }
   // False once it was lost; it never comes back.
-  bool alive() const { return PQstatus(conn_) == CONNECTION_OK; }
-  // As alive(), after a look at the socket: also sees a loss that nobody has met yet.
+  bool alive() const { return PQstatus(conn_) == CONNECTION_OK && !given_up_; }
+  // As alive(), of a connection that nothing was asked of, after a look at the socket: what comes
+  // unasked is, but for a changed setting now and then, the server's good-bye.
   bool StillAlive();
   PGTransactionStatusType transaction_status() const { return PQtransactionStatus(conn_); }
   int socket() const { return PQsocket(conn_); }
@@ -153,6 +154,7 @@ class PgConnection {
   std::string boundary_tag_;
   std::string warning_;
   bool unfit_ = false;
+  bool given_up_ = false;  // in a state of the protocol that nothing leads out of
 };
 
 // `text` as an SQL literal, for statements that take no parameters. Only for GIDs and other

@@ -137,6 +137,19 @@ class PostgresFinisher::Lane {
     return !SendRound();
   }
 
+  // Takes in what arrived, and sends nothing more: a comparison may be old by now, and what it
+  // saw may have been finished by another instance. True: nothing is under way.
+  bool TakeLast() {
+    connection_->Poll();
+    if (connection_->ended_units() < in_round_.size() && connection_->alive()) return false;
+    TakeRound();
+    for (Job& job : jobs_) {
+      if (job.stage != Stage::kOver)
+        Settle(&job, FinishResult::Kind::kWorking, "to be asked again");
+    }
+    return true;
+  }
+
   bool alive() const { return connection_->alive(); }
   bool StillAlive() { return connection_->StillAlive(); }
   int socket() const { return connection_->socket(); }
@@ -325,7 +338,7 @@ void PostgresFinisher::PollLeft(PgConnection::TimePoint until) {
   if (!left.empty()) AwaitReadable(sockets, until);
   std::vector<std::unique_ptr<Lane>> still;
   for (std::unique_ptr<Lane>& lane : left) {
-    if (lane->Step()) {
+    if (lane->TakeLast()) {
       ReturnLane(std::move(lane), /*untold=*/true);
     } else {
       still.push_back(std::move(lane));

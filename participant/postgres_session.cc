@@ -1,6 +1,7 @@
 // See postgres_session.h.
 #include "participant/postgres_session.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "common/failpoint.h"
@@ -55,6 +56,7 @@ constexpr char kClean[] =
     " CASE WHEN current_user OPERATOR(pg_catalog.<>) $1::pg_catalog.name"
     "  THEN pg_catalog.set_config('role', 'none', false) END";
 
+constexpr std::size_t kMaxParameters = 65'535;  // of PostgreSQL's protocol
 constexpr char kLost[] = "the branch's connection to the database was lost, and with it the branch";
 
 std::string BeginStatement(const BeginOptions& options) {
@@ -129,6 +131,7 @@ PostgresSession::PostgresSession(const BeginOptions& options, PgPool* pool,
 std::optional<Refusal> PostgresSession::AwaitCleaning() {
   const auto deadline = SteadyClock::now() + std::min(kShortWait, options_.time_left);
   if (!connection_->Await(connection_->queued_units(), deadline) || !connection_->StillAlive()) {
+    acquaintance_->Interrupted();
     return Unavailable("the connection to the database was lost");
   }
   const std::vector<Answer>& answers = connection_->answers();
@@ -191,6 +194,7 @@ std::optional<Refusal> PostgresSession::OpenBlock() {
   connection_->Flush();
   const bool answered = connection_->Await(1, deadline);
   if (std::optional<Refusal> refusal = TakeOpening(statements, answered)) return refusal;
+  if (!answered) return Unavailable("the connection was lost behind the opening of the block");
   connection_->EndPipeline();
   connection_->ForgetSigns();
   return std::nullopt;
@@ -204,6 +208,16 @@ pqxx::dbtransaction& PostgresSession::transaction() {
 Granted<Answer> PostgresSession::Run(const std::string& sql,
                                      std::span<const std::optional<std::string>> parameters) {
   if (connection_ == nullptr || !connection_->alive()) return Unavailable(kLost);
+  if (cancelled_) return Refusal{Refused::kEnded, "the work was cancelled", true, "57014"};
+  const bool nul = std::any_of(parameters.begin(), parameters.end(), [](const auto& parameter) {
+    return parameter.has_value() && parameter->find('\0') != parameter->npos;
+  });
+  if (nul || parameters.size() > kMaxParameters) {
+    return Refusal{Refused::kInvalid,
+                   "a statement has at most " + std::to_string(kMaxParameters) +
+                       " parameters, and none with a zero byte",
+                   false, ""};
+  }
   connection_->EndApplication();
   const std::size_t before = opened_ ? 0 : QueueOpening();
   connection_->QueueRepeated(sql, parameters);
@@ -358,6 +372,9 @@ PrepareResult PostgresSession::Judge() {
   const auto refused = [&](Refusal refusal) {
     return PrepareResult{Kind::kRefused, {}, 0, std::move(refusal)};
   };
+  const auto unknown = [&](Refusal refusal) {
+    return PrepareResult{Kind::kUnknown, Evidence{xid_, {}}, 0, std::move(refusal)};
+  };
   if (!answers.empty() && !answers[0].ok && !ConnectionLost(answers[0].sqlstate)) {
     if (answers[0].sqlstate != "22012")
       return refused(RefusalOf(answers[0].sqlstate, answers[0].message));
@@ -368,13 +385,11 @@ PrepareResult PostgresSession::Judge() {
                           "ended it (COMMIT, COMMIT AND CHAIN, ROLLBACK) and went on in another",
                     false, "22012"});
   }
-  const bool lost = connection_->ended_units() < 1;
-  if (answers.size() < 2 || (!answers[1].ok && ConnectionLost(answers[1].sqlstate))) {
+  // Whatever is in the database's hands when the connection ends may be prepared, or become so
+  // when the server recovers, also when an error came first (a PANIC's).
+  if (connection_->ended_units() < 1 || answers.size() < 2) {
     if (options_.read_only) return refused(Unavailable("the connection was lost at prepare"));
-    return {Kind::kUnknown,
-            {},
-            0,
-            Unavailable("the connection was lost while the branch was being prepared")};
+    return unknown(Unavailable("the connection was lost while the branch was being prepared"));
   }
   if (!answers[1].ok) return refused(RefusalOf(answers[1].sqlstate, answers[1].message));
   if (options_.read_only) return {Kind::kReadOnly, {}, 0, {}};
@@ -384,16 +399,13 @@ PrepareResult PostgresSession::Judge() {
                     ""});
   }
   if (!connection_->warning().empty()) {
-    return {Kind::kUnknown,
-            {},
-            0,
-            {Refused::kDatabase,
-             "PREPARE TRANSACTION came with a warning (SQLSTATE " + connection_->warning() +
-                 "): it may not be as durable as asked for",
-             true, connection_->warning()}};
+    return unknown({Refused::kDatabase,
+                    "PREPARE TRANSACTION came with a warning (SQLSTATE " + connection_->warning() +
+                        "): it may not be as durable as asked for",
+                    true, connection_->warning()});
   }
-  if (lost || answers.size() < 3 || !answers[2].ok || answers[2].rows.empty()) {
-    return {Kind::kUnknown, {}, 0, Unavailable("the connection was lost after PREPARE")};
+  if (answers.size() < 3 || !answers[2].ok || answers[2].rows.empty()) {
+    return unknown(Unavailable("the database did not tell its position after PREPARE"));
   }
   Evidence evidence;
   evidence.xid = xid_;

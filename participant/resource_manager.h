@@ -83,7 +83,7 @@ struct PrepareResult {
     kUnknown,   // the connection broke before the answer: maybe prepared
   };
   Kind kind = Kind::kRefused;
-  Evidence evidence;
+  Evidence evidence;  // kUnknown: its xid, by which what may be prepared is known
   // Which continuous acquaintance with the database made the evidence; see FinishOrder.
   std::uint64_t acquaintance = 0;
   Refusal refusal;

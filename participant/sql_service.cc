@@ -200,6 +200,8 @@ class Handler : public sql::SqlParticipantIf {
     tx.exec_params("DECLARE " + cursor + " NO SCROLL CURSOR FOR " + order.sql, parameters);
     const pqxx::result rows =
         tx.exec_params("FETCH FORWARD " + std::to_string(wanted + 1) + " FROM " + cursor);
+    // Its effects, and its locks, are those of the whole query, whatever comes back of it.
+    if (static_cast<long long>(rows.size()) > wanted) tx.exec("MOVE FORWARD ALL FROM " + cursor);
     tx.exec_params("CLOSE " + cursor);
     return rows;
   }

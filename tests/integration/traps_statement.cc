@@ -1,5 +1,7 @@
 // Traps of work that is one statement, sent together with the opening of its branch.
 // docs/participants.md, "Connections".
+#include <future>
+
 #include "tests/integration/trap_fixture.h"
 
 namespace troth {
@@ -75,6 +77,32 @@ TEST_F(StatementTrap, TwoInOneAreRefused) {
   EXPECT_EQ(refused->sqlstate, "42601");
 }
 
+TEST_F(StatementTrap, CopyIsRefusedAtOnce) {
+  int t = 0;
+  for (const char* copy : {"COPY account TO STDOUT", "COPY account FROM STDIN"}) {
+    const std::optional<Refusal> refused = DoStatement(++t, copy);
+    ASSERT_TRUE(refused) << copy;
+    EXPECT_EQ(refused->sqlstate, "0A000");
+    ASSERT_FALSE(TakeOne(++t, 1));
+    ASSERT_TRUE(Prepared(t));
+    ASSERT_EQ(Commit(t).kind, Finished::kDone);
+  }
+}
+
+TEST_F(StatementTrap, EmptyOrImpossible) {
+  ASSERT_FALSE(DoStatement(1, ";"));
+  const auto refused = DoStatement(2, "SELECT $1::text", {std::string("a\0b", 3)});
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->reason, Refused::kInvalid);
+}
+
+TEST_F(StatementTrap, StatementsPreparedByTheWorkDoNotOutliveIt) {
+  for (int t = 1; t <= 8; ++t) {
+    ASSERT_FALSE(Do(t, [](pqxx::dbtransaction& tx) { Exec(tx, "PREPARE q AS SELECT 1"); })) << t;
+    ASSERT_TRUE(Prepared(t));
+  }
+}
+
 TEST_F(StatementTrap, ConnectionsLostWhileTheyLayIdle) {
   for (int t = 1; t <= 4; ++t) ASSERT_FALSE(TakeOne(t, t));
   for (int t = 1; t <= 4; ++t) ASSERT_TRUE(Prepared(t));
@@ -127,6 +155,70 @@ TEST_F(StatementTrap, AbortReachesItWhileItWaitsForARow) {
   EXPECT_EQ(Abort(2).kind, Finished::kDone);
   waiting.join();
   ASSERT_TRUE(Prepared(1));
+}
+
+TEST_F(StatementTrap, AbortReachesTheNextStatementToo) {
+  std::promise<void> begun, aborted;
+  std::thread working([&] {
+    const auto began = std::chrono::steady_clock::now();
+    EXPECT_TRUE(Do(1, [&](pqxx::dbtransaction& tx) {
+      Exec(tx, TakeSql(1));
+      begun.set_value();
+      aborted.get_future().wait();  // the cancel meets no statement
+      Exec(tx, "SELECT pg_sleep(30)");
+    }));
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(10));
+  });
+  begun.get_future().wait();
+  Abort(1);
+  aborted.set_value();
+  std::thread ticking([&] {
+    for (int i = 0; i < 100 && table_->Counts().active > 0; ++i) {
+      table_->Tick();
+      std::this_thread::sleep_for(milliseconds(100));
+    }
+  });
+  working.join();
+  ticking.join();
+}
+
+// Of two branches of one id, the one that never voted must not touch the other.
+class TwoTablesTrap : public StatementTrap {
+ protected:
+  void SetUp() override {
+    StatementTrap::SetUp();
+    auto opened = PostgresResourceManager::Open(Options());
+    ASSERT_TRUE(opened.ok());
+    other_manager_ = std::move(*opened);
+    other_ = std::make_unique<BranchTable>(BranchTableOptions{"east", "other", 50},
+                                           other_manager_.get(), SystemClock(), [] { return 77; });
+  }
+  void TearDown() override {
+    other_.reset();
+    other_manager_.reset();
+    StatementTrap::TearDown();
+  }
+  std::unique_ptr<PostgresResourceManager> other_manager_;
+  std::unique_ptr<BranchTable> other_;
+};
+
+TEST_F(TwoTablesTrap, LostPrepareOfALateDuplicateLeavesTheVoteAlone) {
+  ASSERT_FALSE(TakeOne(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  WorkRequest late;
+  late.transaction_id = Id(1);
+  late.time_left = milliseconds(10'000);
+  Granted<Work> started = other_->StartWork(late);
+  ASSERT_TRUE(started.ok());
+  const int pid = PostgresResourceManager::BackendPid(started->session);
+  const std::string gone =
+      "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = " + std::to_string(pid);
+  cluster_.Sql("SELECT pg_terminate_backend(" + std::to_string(pid) + ")");
+  Await(gone);
+  EXPECT_FALSE(other_->EndWork(*started, std::nullopt, /*last=*/true).ok());
+  EXPECT_EQ(PreparedCount(), 1) << "the branch that voted was rolled back";
+  ASSERT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
 }
 
 }  // namespace

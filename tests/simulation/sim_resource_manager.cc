@@ -182,7 +182,7 @@ PrepareResult SimSession::Prepare() {
   const Fate fate = database_->fate ? database_->fate("PREPARE", options_.gid) : Fate::kNormal;
   if (fate == Fate::kLostBefore) {
     LoseConnection();
-    return {Kind::kUnknown, {}, 0, Unavailable()};
+    return {Kind::kUnknown, {xid_, {}}, 0, Unavailable()};
   }
   if (options_.read_only) {
     Rollback();
@@ -200,10 +200,13 @@ PrepareResult SimSession::Prepare() {
   state.point.position += 10;
   if (fate == Fate::kLostAfter) {
     life_ = 0;
-    return {Kind::kUnknown, {}, 0, Unavailable()};
+    return {Kind::kUnknown, {xid_, {}}, 0, Unavailable()};
   }
   if (fate == Fate::kWarning) {
-    return {Kind::kUnknown, {}, 0, {Refused::kDatabase, "PREPARE with a warning", true, "01000"}};
+    return {Kind::kUnknown,
+            {xid_, {}},
+            0,
+            {Refused::kDatabase, "PREPARE with a warning", true, "01000"}};
   }
   return {Kind::kPrepared, {xid_, state.point}, 0, {}};
 }
