@@ -52,7 +52,8 @@ def parser():
     made.add_argument('--each', action='store_true',
                       help='a test for each of the faults, one after the other, with seeds S, S+1..')
     made.add_argument('--seconds', type=float, default=60, metavar='N',
-                      help='how long faults are injected; default: %(default)g')
+                      help='how long faults are injected, twice that where not all had a '
+                           'turn; default: %(default)g')
     made.add_argument('--seed', type=int, metavar='S', help='of operations and faults; default: drawn')
     made.add_argument('--clients', type=int, default=16, metavar='N',
                       help='operations at once, shared by the workloads; default: %(default)s')
@@ -146,6 +147,7 @@ class Run:
             nemesis = Nemesis(cluster, self.driver, self.recorder, self.fault_types, self.seed + 1,
                               self.options.overlap)
             self.driver.run(self.options.seconds, lambda s: self._progress(s, nemesis))
+            self._let_all_have_a_turn(nemesis)
             self._heal(nemesis, supervisor)
             self._look_at_what_is_left()
         except KeyboardInterrupt:
@@ -225,6 +227,14 @@ class Run:
         self.say(f'{seconds:4.0f} s  {recent / 5:5.0f} operations/s  {counts["ok"]} ok  '
                  f'{counts["fail"]} fail  {counts["info"]} info  '
                  f'{len(nemesis.injections)} faults, now: {nemesis.words}')
+
+    def _let_all_have_a_turn(self, nemesis):
+        """On a slow machine, with many faults: up to as long again."""
+        end = time.monotonic() + self.options.seconds
+        wanted = {fault.name for fault in self.fault_types}
+        while time.monotonic() < end and not nemesis.errors \
+                and wanted - {i.fault.name for i in nemesis.injections}:
+            self.driver.run(0.5)
 
     def _heal(self, nemesis, supervisor):
         """Ends all faults, then lets the clients work until everything must be settled."""
