@@ -359,7 +359,7 @@ void CommitProtocol::BecomeCommitted(const CommitRecord& record) {
   }
   tx->second.waiters = std::move(staying);
   for (Branch& branch : tx->second.branches) {
-    if (branch.state == BranchState::kPrepared) SendFinishTo(record.id, &branch);
+    if (branch.state == BranchState::kPrepared) SendFinishTo(record.id, tx->second, &branch);
   }
 }
 
@@ -374,9 +374,10 @@ void CommitProtocol::On(const FinishArrived& e) {
   if (e.finished == Finished::kWorking) {
     TROTH_MARK("finish-not-there-yet");
     branch->state = BranchState::kPrepared;
-    branch->retry_ms = std::min<std::uint32_t>(
-        std::max<std::uint32_t>(branch->retry_ms * 2, options_.retry_min_ms),
-        options_.retry_max_ms);
+    const std::int64_t most =
+        tx->second.waiters.empty() ? options_.retry_max_ms : options_.awaited_retry_max_ms;
+    branch->retry_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
+        branch->retry_ms * std::int64_t{2}, std::min(options_.retry_min_ms, most), most));
     At(now_ + branch->retry_ms, Timer{Timer::kRetry, e.id, e.participant});
     return;
   }
@@ -475,13 +476,13 @@ void CommitProtocol::SendPrepareTo(const LocalId& id, const Transaction& tx, Bra
                               branch->works, tx.deadline});
 }
 
-void CommitProtocol::SendFinishTo(const LocalId& id, Branch* branch) {
+void CommitProtocol::SendFinishTo(const LocalId& id, const Transaction& tx, Branch* branch) {
   if (!registry_.at(branch->evidence.participant).up) return;  // ParticipantUp comes back to it
   branch->state = BranchState::kFinishSent;
   ++counters_.finishes_sent;
   out_->push_back(SendFinish{branch->evidence.participant, id, true, branch->evidence.xid,
-                             branch->evidence.timeline, branch->evidence.position,
-                             branch->instance});
+                             branch->evidence.timeline, branch->evidence.position, branch->instance,
+                             !tx.waiters.empty()});
 }
 
 // Law L8: a participant that comes back is served at once.
@@ -502,7 +503,7 @@ void CommitProtocol::On(const ParticipantUp& e) {
     if (tx.state == State::kPreparing && branch->state == BranchState::kIdle) {
       SendPrepareTo(id, tx, branch);
     } else if (tx.state == State::kCommitted) {
-      SendFinishTo(id, branch);
+      SendFinishTo(id, tx, branch);
     }
   }
 }
@@ -535,7 +536,7 @@ void CommitProtocol::On(const TimePassed& e) {
           SendPrepareTo(timer.id, tx->second, branch);
         } else if (tx->second.state == State::kCommitted &&
                    branch->state == BranchState::kPrepared) {
-          SendFinishTo(timer.id, branch);
+          SendFinishTo(timer.id, tx->second, branch);
         }
       } else {
         OnDeadline(tx);

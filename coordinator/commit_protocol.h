@@ -28,8 +28,9 @@ struct ProtocolOptions {
   std::uint32_t max_undecided = 100'000;       // in all
   std::uint32_t max_unacknowledged = 100'000;  // per participant
   std::int64_t retry_min_ms = 1;
-  std::int64_t retry_max_ms = 1'000;  // L8
-  std::int64_t hear_ms = 10'000;      // answers from absence wait so long for silent participants
+  std::int64_t retry_max_ms = 1'000;        // L8
+  std::int64_t awaited_retry_max_ms = 100;  // of a finish that a client waits for
+  std::int64_t hear_ms = 10'000;  // answers from absence wait so long for silent participants
   bool early_prepare = true;
   bool read_only = true;
   Retention retention;
@@ -189,7 +190,7 @@ class CommitProtocol {
   void BecomeEnded(Transactions::iterator tx);
   void OnDeadline(Transactions::iterator tx);
   void SendPrepareTo(const LocalId& id, const Transaction& tx, Branch* branch);
-  void SendFinishTo(const LocalId& id, Branch* branch);
+  void SendFinishTo(const LocalId& id, const Transaction& tx, Branch* branch);
   void OnDurable(const Undurable& u);
 
   // Replies.

@@ -202,7 +202,8 @@ struct SendFinish {
   std::uint64_t xid = 0;
   std::uint32_t timeline = 0;
   std::uint64_t position = 0;
-  std::string instance;  // abort of an unprepared branch: where it lives
+  std::string instance;  // where the branch was opened
+  bool awaited = false;  // a client waits for it
 };
 // Hands a record to the log, in this order. The n-th since opening is record number n.
 struct AppendRecord {

@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <deque>
 
 #include <glog/logging.h>
 #include <thrift/protocol/TCompactProtocol.h>
@@ -33,6 +34,7 @@ using apache::thrift::transport::TSocket;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kInterruptKey = ~std::uint64_t{0};
+constexpr std::size_t kUnawaitedBatch = 64;
 constexpr std::size_t kMaxInstances = 64;  // of one participant
 // An instance that neither connects nor enrols (every 10 s) for so long is gone for good.
 constexpr std::chrono::seconds kForgetAfter{15};
@@ -162,10 +164,15 @@ struct ThriftChannel::Place {
   std::int64_t backoff_ms = 0;
   std::unique_ptr<Line> lines[kLines];
   std::vector<SendPrepare> prepares;  // queued
-  std::vector<SendFinish> finishes;
+  std::vector<SendFinish> finishes;   // somebody waits for them
+  std::deque<SendFinish> unawaited;   // nobody does: after a crash there may be thousands
 
   std::size_t Load() const {
-    return prepares.size() + finishes.size() + (lines[kFinishLine]->busy() ? 1 : 0);
+    return prepares.size() + finishes.size() + unawaited.size() +
+           (lines[kFinishLine]->busy() ? 1 : 0);
+  }
+  void Add(const SendFinish& finish) {
+    finish.awaited ? finishes.push_back(finish) : unawaited.push_back(finish);
   }
 };
 
@@ -427,8 +434,10 @@ void ThriftChannel::Drop(Place* place, const std::string& why) {
   place->next_try = SteadyClock::now();
   std::vector<SendPrepare> prepares = std::move(place->prepares);
   std::vector<SendFinish> finishes = std::move(place->finishes);
+  finishes.insert(finishes.end(), place->unawaited.begin(), place->unawaited.end());
   place->prepares.clear();
   place->finishes.clear();
+  place->unawaited.clear();
   for (auto& line : place->lines) {
     if (line->busy()) outstanding_.fetch_sub(1);
     prepares.insert(prepares.end(), line->prepares.begin(), line->prepares.end());
@@ -444,7 +453,7 @@ void ThriftChannel::Drop(Place* place, const std::string& why) {
   // What it had not prepared is lost with it: another instance says so, and binds itself to that.
   // What it had, any instance finishes.
   other->prepares.insert(other->prepares.end(), prepares.begin(), prepares.end());
-  other->finishes.insert(other->finishes.end(), finishes.begin(), finishes.end());
+  for (const SendFinish& finish : finishes) other->Add(finish);
   PushPlace(other);
 }
 
@@ -474,7 +483,7 @@ void ThriftChannel::Send(const SendFinish& finish) {
   MutexLock lock(&mutex_);
   const auto peer = peers_.find(finish.participant);
   if (peer == peers_.end()) return;
-  if (Place* place = peer->second->Choose(finish.instance)) place->finishes.push_back(finish);
+  if (Place* place = peer->second->Choose(finish.instance)) place->Add(finish);
 }
 
 void ThriftChannel::Push() {
@@ -508,8 +517,15 @@ void ThriftChannel::PushPlace(Place* place) {
     outstanding_.fetch_add(1);
   }
   line = place->lines[kFinishLine].get();
-  if (!line->busy() && !place->finishes.empty()) {
+  if (!line->busy() && !(place->finishes.empty() && place->unawaited.empty())) {
     take(&place->finishes, &line->finishes);
+    // A few at a time: those that somebody waits for come in between.
+    for (std::size_t i = 0; i < kUnawaitedBatch && !place->unawaited.empty() &&
+                            line->finishes.size() < options_.max_batch;
+         ++i) {
+      line->finishes.push_back(std::move(place->unawaited.front()));
+      place->unawaited.pop_front();
+    }
     // A crash here leaves decided branches prepared: finished after opening.
     if (TROTH_FAILPOINT("finish-sending")) return Drop(place, "failpoint");
     std::vector<wire::FinishRequest> list;

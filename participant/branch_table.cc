@@ -518,6 +518,7 @@ void BranchTable::FinishOnce(std::span<const FinishRequest> requests, millisecon
       if (early.has_value()) {
         (*results)[i] = *std::move(early);
       } else {
+        order.background = requests[i].seen_xid.has_value();
         items.push_back({std::move(order), {}});
         places.push_back(i);
       }

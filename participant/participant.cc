@@ -6,9 +6,11 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -33,10 +35,12 @@ using std::chrono::milliseconds;
 constexpr milliseconds kTickEvery{100};
 constexpr milliseconds kSweepEvery{500};
 constexpr milliseconds kSettleWait{1'000};
+constexpr milliseconds kTellEvery{1'000};
 constexpr milliseconds kTakeOver{10'000};  // the sweep of an instance that holds the lock is dead
 constexpr milliseconds kGoodbye{5'000};
 constexpr std::size_t kInquiriesAtOnce = 1'000;
-constexpr std::size_t kOrdersAtOnce = 512;
+// So that those of the coordinator, for which clients wait, come in between.
+constexpr std::size_t kOrdersAtOnce = 128;
 
 std::string RandomText() {
   std::random_device device;
@@ -171,6 +175,9 @@ class ParticipantProcess : public Participant {
   void RunTicks();
   void RunSweep();
   void SweepOnce(Sweep* sweep, bool settles);
+  void AskAndSettle(Sweep* sweep, CoordinatorLink* link,
+                    const std::vector<SweepInquiry>& inquiries);
+  void TellProgress(const SweepCounts& counts) TROTH_REQUIRES(sweep_mutex_);
   bool StoppedWithin(milliseconds time);
   void AwaitStop(const sigset_t* signals);
   CoordinatorLink* LinkOf(const std::string& coordinator) const;
@@ -189,6 +196,15 @@ class ParticipantProcess : public Participant {
   std::unique_ptr<HttpListener> http_;
   std::atomic<int> port_{0}, peer_port_{0}, http_port_{-1};
   std::atomic<bool> database_up_{true};
+  // One coordinator being asked about its branches.
+  struct Asking {
+    std::thread thread;
+    std::atomic<bool> under_way{true};
+  };
+  std::map<CoordinatorLink*, std::unique_ptr<Asking>> asking_;  // of the thread of RunSweep
+  Mutex sweep_mutex_;                                           // what a Sweep knows
+  std::int64_t told_ms_ TROTH_GUARDED_BY(sweep_mutex_) = 0;
+  std::size_t told_found_ TROTH_GUARDED_BY(sweep_mutex_) = 0;
   const int stop_fd_ = eventfd(0, EFD_CLOEXEC);
 
   Mutex mutex_;
@@ -428,7 +444,7 @@ void ParticipantProcess::RunSweep() {
       while (!threads_end_ && !sweep_now_) {
         if (!changed_.WaitUntil(&mutex_, until)) break;
       }
-      if (threads_end_) return;
+      if (threads_end_) break;
       sweep_now_ = false;
     }
     const std::int64_t now_ms = SystemClock()->NowMs();
@@ -436,38 +452,74 @@ void ParticipantProcess::RunSweep() {
     if (held) without_lock_since_ms = now_ms;
     SweepOnce(&sweep, held || now_ms - without_lock_since_ms >= kTakeOver.count());
   }
+  for (auto& [link, asking] : asking_) asking->thread.join();  // each waits 5 s at most
 }
 
 // Every instance looks: at what became of its own branches, and how far the log has come, which
 // its own idle connections would not tell. One of them asks and settles.
 void ParticipantProcess::SweepOnce(Sweep* sweep, bool settles) {
   const bool there = resource_manager_->Look().ok();
-  Result<std::vector<SweepInquiry>> due = sweep->Look();
-  database_up_ = there && due.ok();
-  if (!due.ok() || due->empty() || !settles) return;
   std::map<CoordinatorLink*, std::vector<SweepInquiry>> by_link;
-  for (SweepInquiry& inquiry : *due) {
-    CoordinatorLink* link = LinkOf(inquiry.coordinator);
-    // A coordinator that we don't know: the first one may say that it is not its own.
-    if (link == nullptr) link = links_.front().get();
-    by_link[link].push_back(std::move(inquiry));
-  }
-  for (auto& [link, inquiries] : by_link) {
-    for (std::size_t i = 0; i < inquiries.size(); i += kInquiriesAtOnce) {
-      const std::size_t n = std::min(kInquiriesAtOnce, inquiries.size() - i);
-      Result<std::vector<SweepAnswer>> answers = link->Inquire(std::span(inquiries).subspan(i, n));
-      if (!answers.ok()) {
-        LOG_EVERY_N(WARNING, 20) << inquiries.size() << " prepared branches wait for coordinator "
-                                 << link->address() << ": " << answers.status().message();
-        break;
-      }
-      for (std::size_t j = 0; j < answers->size(); j += kOrdersAtOnce) {
-        const std::size_t m = std::min(kOrdersAtOnce, answers->size() - j);
-        sweep->Settle(std::span(*answers).subspan(j, m), kSettleWait);
-      }
+  {
+    MutexLock lock(&sweep_mutex_);
+    Result<std::vector<SweepInquiry>> due = sweep->Look();
+    database_up_ = there && due.ok();
+    if (due.ok()) TellProgress(sweep->counts());
+    if (!due.ok() || !settles) return;
+    for (SweepInquiry& inquiry : *due) {
+      CoordinatorLink* link = LinkOf(inquiry.coordinator);
+      // A coordinator that we don't know: the first one may say that it is not its own.
+      if (link == nullptr) link = links_.front().get();
+      by_link[link].push_back(std::move(inquiry));
     }
   }
-  const SweepCounts counts = sweep->counts();
+  // A thread for each coordinator: one that does not answer delays no other's branches.
+  for (auto& [link, inquiries] : by_link) {
+    std::unique_ptr<Asking>& asking = asking_[link];
+    if (asking != nullptr && asking->under_way) continue;
+    if (asking != nullptr) asking->thread.join();
+    asking = std::make_unique<Asking>();
+    asking->thread = std::thread(
+        [this, sweep, link = link, asking = asking.get(), inquiries = std::move(inquiries)] {
+          AskAndSettle(sweep, link, inquiries);
+          asking->under_way = false;
+        });
+  }
+}
+
+void ParticipantProcess::AskAndSettle(Sweep* sweep, CoordinatorLink* link,
+                                      const std::vector<SweepInquiry>& inquiries) {
+  for (std::size_t i = 0; i < inquiries.size(); i += kInquiriesAtOnce) {
+    const std::size_t n = std::min(kInquiriesAtOnce, inquiries.size() - i);
+    Result<std::vector<SweepAnswer>> answers = link->Inquire(std::span(inquiries).subspan(i, n));
+    if (!answers.ok()) {
+      LOG_EVERY_N(WARNING, 20) << inquiries.size() << " prepared branches wait for coordinator "
+                               << link->address() << ": " << answers.status().message();
+      return;
+    }
+    for (std::size_t j = 0; j < answers->size(); j += kOrdersAtOnce) {
+      const std::size_t m = std::min(kOrdersAtOnce, answers->size() - j);
+      MutexLock lock(&sweep_mutex_);
+      sweep->Settle(std::span(*answers).subspan(j, m), kSettleWait);
+    }
+  }
+}
+
+// At most each second, while there is something, and once when there is nothing any more.
+void ParticipantProcess::TellProgress(const SweepCounts& counts) {
+  const std::int64_t now_ms = SystemClock()->NowMs();
+  const bool news = counts.found > 0 ? now_ms - told_ms_ >= kTellEvery.count() : told_found_ > 0;
+  if (!news) return;
+  told_ms_ = now_ms;
+  told_found_ = counts.found;
+  if (counts.found == 0) {
+    LOG(INFO) << "recovery: no prepared branch is left over; " << counts.settled
+              << " were settled since the start";
+    return;
+  }
+  LOG(INFO) << "recovery: " << counts.found << " prepared branches that nobody here looks after, "
+            << "the oldest for " << counts.oldest.count() / 1000 << " s; " << counts.settled
+            << " settled since the start";
   if (counts.expired + counts.not_mine > 0) {
     LOG_EVERY_N(WARNING, 20) << counts.expired << " prepared branches are expired and "
                              << counts.not_mine

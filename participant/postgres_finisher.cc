@@ -293,7 +293,8 @@ void PostgresFinisher::Finish(std::span<FinishItem> items, std::chrono::millisec
 
 void PostgresFinisher::Drive(std::span<FinishItem> items, const std::vector<std::size_t>& ours,
                              PgConnection::TimePoint deadline) {
-  std::vector<std::unique_ptr<Lane>> lanes = TakeLanes(ours.size(), deadline);
+  const bool background = items[ours.front()].order.background;
+  std::vector<std::unique_ptr<Lane>> lanes = TakeLanes(ours.size(), background, deadline);
   if (lanes.empty()) {
     MutexLock lock(&mutex_);
     for (const std::size_t i : ours) {
@@ -357,13 +358,20 @@ void PostgresFinisher::LeaveLanes(std::vector<std::unique_ptr<Lane>> lanes) {
 }
 
 std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes(
-    std::size_t wanted, PgConnection::TimePoint deadline) {
+    std::size_t wanted, bool background, PgConnection::TimePoint deadline) {
   std::vector<std::unique_ptr<Lane>> lanes;
   std::size_t to_open = 0;
   {
     MutexLock lock(&mutex_);
     for (;;) {
-      while (lanes.size() < wanted && !idle_.empty()) {
+      const std::size_t free = limit_ - lanes_ + idle_.size();
+      const std::size_t kept = background ? limit_ / 2 : 0;
+      if (free <= kept) {
+        if (!returned_.WaitUntil(&mutex_, deadline)) return lanes;
+        continue;
+      }
+      const std::size_t most = std::min(wanted, free - kept);
+      while (lanes.size() < most && !idle_.empty()) {
         std::unique_ptr<Lane> lane = std::move(idle_.back());
         idle_.pop_back();
         if (lane->StillAlive()) {
@@ -373,10 +381,9 @@ std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes
           --lanes_;
         }
       }
-      to_open = std::min(wanted - lanes.size(), limit_ - lanes_);
+      to_open = std::min(most - lanes.size(), limit_ - lanes_);
       lanes_ += to_open;
       if (!lanes.empty() || to_open > 0) break;
-      if (!returned_.WaitUntil(&mutex_, deadline) && idle_.empty()) return lanes;
     }
   }
   for (; to_open > 0; --to_open) {

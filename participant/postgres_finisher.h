@@ -33,7 +33,8 @@ class PostgresFinisher {
  private:
   class Lane;
 
-  std::vector<std::unique_ptr<Lane>> TakeLanes(std::size_t wanted,
+  // `background`: leaves half of all lanes to others.
+  std::vector<std::unique_ptr<Lane>> TakeLanes(std::size_t wanted, bool background,
                                                PgConnection::TimePoint deadline);
   // `untold`: nobody waits for what its orders came to.
   void ReturnLane(std::unique_ptr<Lane> lane, bool untold);

@@ -107,6 +107,8 @@ struct FinishOrder {
   // From PrepareResult, when this process prepared the branch: while it is still current, the
   // comparison of xids (L13d) is spared.
   std::optional<std::uint64_t> acquaintance;
+  // Nobody waits for it (the sweep's): half of the connections are kept free for others.
+  bool background = false;
 };
 
 struct FinishResult {
