@@ -105,6 +105,12 @@ struct CoordinatorServer::Rep {
     if (const auto* refused = std::get_if<ReplyRefused>(&reply)) throw ToWire(refused->refusal);
     return reply;
   }
+  // Lets `look` see the machine. This thread may have run it for others meanwhile, and what it
+  // did must go on.
+  void Look(const std::function<void(const CommitProtocol&)>& look) const {
+    coordinator->Inspect(look);
+    crew->Nudge();
+  }
   RunningMs Deadline(std::int64_t left_ms) const {
     return coordinator->Now() + std::clamp<std::int64_t>(left_ms, 0, kMaxWaitMs);
   }
@@ -260,7 +266,7 @@ class ClientHandler : public wire::CoordinatorIf {
              std::none_of(reply.begin(), reply.end(),
                           [&](const auto& known) { return known.participant == name; });
     };
-    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+    rep_->Look([&](const CommitProtocol& protocol) {
       for (const ParticipantRecord& record : protocol.state().participants()) {
         if (record.forgotten || !wanted(record.name)) continue;
         wire::ParticipantAddress address;
@@ -353,7 +359,7 @@ class AdminHandler : public wire::CoordinatorAdminIf {
     reply.uptime_ms =
         std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now() - rep_->started)
             .count();
-    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) { Fill(&reply, protocol); });
+    rep_->Look([&](const CommitProtocol& protocol) { Fill(&reply, protocol); });
     for (wire::ParticipantStatus& p : reply.participants) {
       const auto index = static_cast<ParticipantIndex>(&p - reply.participants.data());
       p.up = rep_->channel->Up(index);
@@ -363,7 +369,7 @@ class AdminHandler : public wire::CoordinatorAdminIf {
   }
   void transactions(std::vector<wire::TransactionStatus>& reply, std::int32_t limit) override {
     const auto most = static_cast<std::size_t>(std::clamp(limit, 1, 1000));
-    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+    rep_->Look([&](const CommitProtocol& protocol) {
       for (const auto& view : protocol.List(most)) {
         wire::TransactionStatus status;
         status.transaction_id = TransactionId{rep_->options.coordinator_id, view.id}.ToString();
@@ -375,7 +381,7 @@ class AdminHandler : public wire::CoordinatorAdminIf {
     });
   }
   void heuristics(std::vector<wire::Heuristic>& reply) override {
-    rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+    rep_->Look([&](const CommitProtocol& protocol) {
       for (const HeuristicRecord& record : protocol.state().heuristics()) {
         wire::Heuristic heuristic;
         heuristic.transaction_id =
@@ -502,12 +508,12 @@ void CoordinatorServer::Stop() {
 
 std::string CoordinatorServer::State() const {
   std::string state;
-  rep_->coordinator->Inspect([&](const CommitProtocol& protocol) { state = StateOf(protocol); });
+  rep_->Look([&](const CommitProtocol& protocol) { state = StateOf(protocol); });
   return state;
 }
 
 void CoordinatorServer::FillMetrics(MetricPage* page) const {
-  rep_->coordinator->Inspect([&](const CommitProtocol& protocol) {
+  rep_->Look([&](const CommitProtocol& protocol) {
     FillTransactions(protocol, page);
     rep_->FillParticipants(protocol, page);
   });

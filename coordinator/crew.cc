@@ -66,6 +66,8 @@ bool Crew::WorkOnce(Call* call) {
 
 // Called by a thread that leaves: what it did must go on.
 void Crew::Promote() {
+  // What it stepped may want to be told of the time before the poll under way ends.
+  if (polling_ && coordinator_->NextTimer() < poll_until_) answers_->Interrupt();
   if (!DutiesOpen()) return;
   for (Call* call : waiting_) {
     if (call->promoted_) return;  // on its way already

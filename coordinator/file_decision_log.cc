@@ -21,7 +21,11 @@ void FileDecisionLog::Stop() {
     wake_.NotifyAll();
   }
   maintainer_.join();
-  if (auto job = wal_->BeginFlush(/*mark=*/true)) {
+  // End records that nobody waited for, then the mark.
+  for (bool marked = false; !marked;) {
+    marked = !wal_->FlushPending();
+    auto job = wal_->BeginFlush(/*mark=*/true);
+    if (!job) return;
     const Status flushed = wal_->Flush(&*job);
     if (!flushed.ok()) on_fatal_(flushed);
     wal_->EndFlush(std::move(*job));

@@ -120,8 +120,9 @@ bool WritePortFile(const troth::CoordinatorServer& server, int http_port, const 
 }
 
 // No new transactions; waits until what is under way has ended, or the time is over.
-void Drain(troth::Coordinator* coordinator) {
+void Drain(troth::Coordinator* coordinator, troth::Crew* crew) {
   coordinator->Submit(troth::DrainAsked{});
+  crew->Nudge();
   const std::size_t left = coordinator->AwaitNone(std::chrono::milliseconds(FLAGS_drain_ms));
   if (left > 0) {
     LOG(WARNING) << left << " transactions are not finished; the next start goes on with them";
@@ -199,7 +200,7 @@ int Serve() {
     int signal = 0;
     sigwait(&signals, &signal);
     LOG(INFO) << "stopping: no new transactions, decided ones are finished";
-    Drain(&coordinator);
+    Drain(&coordinator, &crew);
   }
   monitoring.Leave("stopping");
   crew.Stop();

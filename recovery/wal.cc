@@ -249,7 +249,7 @@ std::optional<FlushJob> Wal::BeginFlush(bool mark) {
   if (r.flushing || (r.pending_sizes.empty() && !mark)) return std::nullopt;
   const std::uint64_t first = r.pending_sizes.empty() ? 0 : r.pending_sizes.front();
   if (r.current.bytes - r.position < BatchExtent(first)) {
-    if (r.pending_sizes.empty() && r.ahead.empty()) return std::nullopt;  // a mark can wait
+    if (mark && r.ahead.empty()) return std::nullopt;  // a mark can wait
     r.Rotate();
   }
   const std::uint64_t limit =
@@ -312,7 +312,8 @@ Durable Wal::EndFlush(FlushJob job) {
 }
 
 bool Wal::Rep::MarkDue() const {
-  return !flushing && pending_sizes.empty() && !last_was_mark &&
+  // With what nobody waits for (end records), it becomes durable too; the mark follows.
+  return !flushing && !(last_was_mark && pending_sizes.empty()) &&
          (!ahead.empty() || current.bytes - position >= kBlockBytes) &&
          clock->NowMs() - last_flush_ms >= options.idle_mark_ms;
 }
@@ -366,7 +367,8 @@ std::int64_t Wal::MsUntilDue() const {
   if (rep_->NextChore() != Chore::kNone || rep_->MarkDue()) return 0;
   const std::int64_t now = rep_->clock->NowMs();
   std::int64_t ms = rep_->options.idle_mark_ms;
-  if (!rep_->last_was_mark) ms = rep_->last_flush_ms + rep_->options.idle_mark_ms - now;
+  if (!rep_->last_was_mark || !rep_->pending_sizes.empty())
+    ms = rep_->last_flush_ms + rep_->options.idle_mark_ms - now;
   if (rep_->disk_full) ms = std::min(ms, rep_->retry_at_ms - now);
   return std::max<std::int64_t>(ms, 1);
 }

@@ -155,6 +155,25 @@ TEST(WalTest, WholeRecordsOutliveCompactionUntilTheyEnd) {
   EXPECT_EQ(*h.state().FindCommit(TestId(7)), TestCommit(7));
 }
 
+TEST(WalTest, WhatNobodyWaitsForIsFlushedInAQuietSecondAndMarkedInTheNext) {
+  WalHarness h;
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 1).ok());
+  ASSERT_TRUE(h.Append(EndRecord{TestId(1)}));  // not forced
+  h.clock().AdvanceMs(1000);
+  ASSERT_TRUE(h.wal().MarkDue()) << "it would wait for the next commit, for days perhaps";
+  ASSERT_TRUE(h.Flush(true).ok());
+  const std::uint64_t marks = h.wal().stats().marks;
+  EXPECT_FALSE(h.wal().MarkDue());
+  h.clock().AdvanceMs(1000);
+  ASSERT_TRUE(h.wal().MarkDue());
+  ASSERT_TRUE(h.Flush(true).ok());
+  EXPECT_EQ(h.wal().stats().marks, marks + 1);
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_EQ(h.state().unended(), 0u);
+}
+
 TEST(WalTest, AQuietSecondIsMarked) {
   WalHarness h;
   h.Start();
