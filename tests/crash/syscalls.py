@@ -101,7 +101,7 @@ class Rig:
         """`--init`, hit; then again, which makes the log or finds one, and it opens."""
         shutil.rmtree(self.wal, ignore_errors=True)
         for participant in self.world.participants:
-            participant.remember((1000, {}, {}, None))
+            participant.remember((1000, {}, {}, None, None))
         self.world.asked, self.world.answered = [], {}
         code, words = self.world.coordinator.init(self.board.environment(self.wal, at, fault))
         found = self.judge_end(code, words, fault)

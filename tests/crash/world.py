@@ -46,7 +46,8 @@ class Participant:
         self.xid = 1000
         self.prepared = {}  # id -> xid, in doubt
         self.ended = {}     # id -> True: committed, False: rolled back
-        self.seen = None
+        self.seen = None    # highest epoch and position, with the coordinator's id
+        self.before = None  # the same of the epoch before, until the new one was told
         self.violations = []
         self.peers = Listener(f"peers of {name}", "127.0.0.1", 0, ParticipantPeer.Processor(self))
         self.peers.start()
@@ -54,11 +55,12 @@ class Participant:
     def memory(self):
         """A copy of what is remembered, to begin anew from."""
         with self.lock:
-            return copy.deepcopy((self.xid, self.prepared, self.ended, self.seen))
+            return copy.deepcopy((self.xid, self.prepared, self.ended, self.seen, self.before))
 
     def remember(self, memory):
         with self.lock:
-            self.xid, self.prepared, self.ended, self.seen = copy.deepcopy(memory)
+            (self.xid, self.prepared, self.ended, self.seen,
+             self.before) = copy.deepcopy(memory)
             self.hold = False
 
     # ParticipantPeer ----------------------------------------------------------------------
@@ -76,11 +78,14 @@ class Participant:
         return [FinishReply(r.transaction_id, self._finish(r)) for r in requests]
 
     def _note(self, sender):
+        new = (sender.epoch, sender.epoch_random, sender.position, sender.coordinator)
         with self.lock:
-            new = (sender.epoch, sender.epoch_random, sender.position, sender.coordinator)
-            if self.seen is None or new[3] != self.seen[3] or new[:1] + new[2:3] > (
-                    self.seen[0], self.seen[2]):
-                self.seen = new
+            if self.seen is None or new[3] != self.seen[3]:
+                self.seen, self.before = new, None
+            elif new[0] > self.seen[0]:
+                self.seen, self.before = new, self.before or self.seen
+            elif new[:2] == self.seen[:2] and new[2] > self.seen[2]:
+                self.seen = new  # an epoch of the same number and another random is not taken in
 
     def _vote(self, request):
         with self.lock:
@@ -113,15 +118,24 @@ class Participant:
         self.ended[id_] = commit
         return Finished.DONE
 
+    def told(self):
+        """What an enrolment reports."""
+        with self.lock:
+            return self.before or self.seen
+
     # Towards the coordinator --------------------------------------------------------------
 
     def enroll(self, coordinator):
-        with self.lock:
-            seen = Seen(*self.seen) if self.seen else None
+        told = self.told()
+        seen = Seen(*told) if told else None
         with coordinator.connection("peer", CoordinatorPeer) as peer:
-            peer.enroll(Enrolment(1, self.name, INSTANCE, str(SYSTEM), 16384 + self.number,
-                                  f"127.0.0.1:5432/{self.name}", "127.0.0.1", 1, self.peers.port,
-                                  seen))
+            enrolled = peer.enroll(Enrolment(1, self.name, INSTANCE, str(SYSTEM), 16384 + self.number,
+                                             f"127.0.0.1:5432/{self.name}", "127.0.0.1", 1, self.peers.port,
+                                             seen))
+        self._note(enrolled.sender)
+        with self.lock:
+            if self.before == told or self.seen == told:
+                self.before = None
 
     def settle(self, coordinator, seconds=20):
         """Asks about every prepared branch until none is left. Those that the coordinator does
