@@ -50,8 +50,8 @@ constexpr char kUsage[] =
     "control, half of it before and half after, whose log is never compacted; sampled: outcomes\n"
     "asked for, before and after a restart. Exit codes: 0 measured, 1 an outcome was wrong.";
 
-constexpr std::uint32_t kBlock = 500;  // ids in a lease
-constexpr std::uint64_t kUnheard = 100;   // one in so many ids is never asked to commit
+constexpr std::uint32_t kBlock = 500;    // ids in a lease
+constexpr std::uint64_t kUnheard = 100;  // one in so many ids is never asked to commit
 
 bool NeverAsked(std::uint64_t sequence) { return sequence % kUnheard == 0; }
 
