@@ -173,6 +173,7 @@ class ParticipantProcess : public Participant {
   void Enrolled();
   void Goodbye();
   void RunTicks();
+  void RunNotes();
   void RunSweep();
   void SweepOnce(Sweep* sweep, bool settles);
   void AskAndSettle(Sweep* sweep, CoordinatorLink* link,
@@ -338,10 +339,11 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
   // Threads started from here on inherit the mask: the signals come to us only.
   if (take_signals) pthread_sigmask(SIG_BLOCK, &signals, &before);
   Status status = Listen(std::move(application));
-  std::thread ticks, sweep;
+  std::thread ticks, notes, sweep;
   if (status.ok()) {
     for (const auto& link : links_) link->Start(port_, peer_port_);
     ticks = std::thread([this] { RunTicks(); });
+    notes = std::thread([this] { RunNotes(); });
     sweep = std::thread([this] { RunSweep(); });
     LOG(INFO) << "participant " << options_.name << " serves applications on " << options_.host
               << ":" << port_ << " and coordinators on port " << peer_port_ << ", instance "
@@ -364,6 +366,7 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
     changed_.NotifyAll();
   }
   if (ticks.joinable()) ticks.join();
+  if (notes.joinable()) notes.join();
   if (sweep.joinable()) sweep.join();
   if (take_signals) pthread_sigmask(SIG_SETMASK, &before, nullptr);
   MutexLock lock(&mutex_);
@@ -430,14 +433,19 @@ bool ParticipantProcess::StoppedWithin(milliseconds time) {
 void ParticipantProcess::RunTicks() {
   while (!StoppedWithin(kTickEvery)) {
     table_.Tick();
-    fence_.Tick();
   }
+}
+
+// Apart: a note that the database is slow to take must not hold up deadlines.
+void ParticipantProcess::RunNotes() {
+  while (!StoppedWithin(kTickEvery)) fence_.Tick();
 }
 
 void ParticipantProcess::RunSweep() {
   Sweep sweep(options_.name, resource_manager_.get(), &table_, SystemClock());
   std::int64_t without_lock_since_ms = SystemClock()->NowMs();
   for (;;) {
+    bool enrolled = false;
     {
       MutexLock lock(&mutex_);
       const auto until = std::chrono::steady_clock::now() + kSweepEvery;
@@ -445,7 +453,11 @@ void ParticipantProcess::RunSweep() {
         if (!changed_.WaitUntil(&mutex_, until)) break;
       }
       if (threads_end_) break;
-      sweep_now_ = false;
+      enrolled = std::exchange(sweep_now_, false);
+    }
+    if (enrolled) {  // that coordinator may know what another did not
+      MutexLock lock(&sweep_mutex_);
+      sweep.AskAgain();
     }
     const std::int64_t now_ms = SystemClock()->NowMs();
     const bool held = resource_manager_->HoldSweep(options_.name);

@@ -57,6 +57,10 @@ Result<std::vector<SweepInquiry>> Sweep::Look() {
   return due;
 }
 
+void Sweep::AskAgain() {
+  for (auto& [id, sighting] : sightings_) sighting.not_before_ms = 0;
+}
+
 void Sweep::Settle(std::span<const SweepAnswer> answers, std::chrono::milliseconds wait) {
   TROTH_FAILPOINT("sweep-answered");
   std::vector<FinishRequest> orders;

@@ -60,6 +60,9 @@ class Sweep {
   // the rest. What does not settle within `wait` comes up again in the next Look.
   void Settle(std::span<const SweepAnswer> answers, std::chrono::milliseconds wait);
 
+  // From the next Look on, also what nobody could settle is asked about at once.
+  void AskAgain();
+
   SweepCounts counts() const { return counts_; }
 
  private:

@@ -601,6 +601,30 @@ TEST_F(SweepTest, KeepsWhatNobodyCanSettle) {
   EXPECT_EQ(Look(&sweep).size(), 2u) << "an operator may have acted";
 }
 
+TEST_F(SweepTest, ACoordinatorThatHasJustEnrolledIsAskedAtOnce) {
+  Do("work 1 a");
+  Do("prepare 1");
+  Restart();
+  Sweep sweep("east", manager_.get(), table_.get(), &clock_);
+  Look(&sweep);
+  Do("pass 1000");
+  const SweepAnswer answers[] = {Answer(Look(&sweep).at(0), SweepAnswer::Verdict::kNotMine)};
+  sweep.Settle(answers, milliseconds(0));
+  EXPECT_TRUE(Look(&sweep).empty());
+  sweep.AskAgain();
+  EXPECT_EQ(Look(&sweep).size(), 1u);
+}
+
+TEST_F(SweepTest, OwnBranchesThatWaitLongCountOnce) {
+  Do("work 1 a");
+  Do("prepare 1");
+  Do("pass 2000");
+  Sweep sweep("east", manager_.get(), table_.get(), &clock_);
+  Look(&sweep);
+  EXPECT_EQ(sweep.counts().found, 0u);
+  EXPECT_EQ(table_->Counts().in_doubt, 1u);
+}
+
 TEST_F(SweepTest, PendingIsAskedAgain) {
   Do("work 1 a");
   Do("prepare 1");
