@@ -219,8 +219,9 @@ def recover(world, epoch):
     load, loaded = Load(world), time.monotonic()
     while left := world.left(epoch):
         print(f"{time.monotonic() - began:5.1f} s: {left} branches left", flush=True)
-        if time.monotonic() > began + 120:
-            raise AssertionError(f"{left} branches are not settled after two minutes")
+        if time.monotonic() > began + 60:
+            raise AssertionError(f"{left} branches are not settled after a minute: " +
+                                 world.processes["east"].log() + world.processes["coordinator"].log())
         time.sleep(0.2)
     seconds = time.monotonic() - began
     time.sleep(max(0.0, loaded + 3 - time.monotonic()))  # few transfers say little
