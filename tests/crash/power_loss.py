@@ -135,7 +135,11 @@ class Test:
     def run_all(self, rounds):
         self.make()
         for number in range(1, rounds + 1):
-            self.run(number, KINDS[(number - 1) % len(KINDS)])
+            try:
+                self.run(number, KINDS[(number - 1) % len(KINDS)])
+            except RuntimeError as error:  # it does not open any more: all is lost
+                self.report(f"round {number}", [str(error)])
+                return
         everything = self.world.audit()
         self.report("at the end", everything)
         self.world.coordinator.stop()
