@@ -3,8 +3,22 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 
 namespace troth {
+namespace {
+
+// Thrift keeps whatever number came, also one that its enumeration lacks; to read such a value
+// as what it pretends to be is undefined.
+template <typename Enumeration>
+int NumberOf(const Enumeration& value) {
+  static_assert(sizeof value == sizeof(int));
+  int number;
+  std::memcpy(&number, &value, sizeof number);
+  return number;
+}
+
+}  // namespace
 
 wire::Sender SenderOf(const std::string& coordinator_id, const Coordinator& coordinator) {
   wire::Sender sender;
@@ -40,7 +54,7 @@ wire::FinishRequest ToWire(const std::string& coordinator_id, const SendFinish& 
 
 BranchVote FromWire(const wire::Vote& vote) {
   BranchVote value;
-  value.ballot = static_cast<Ballot>(vote.ballot);
+  value.ballot = static_cast<Ballot>(NumberOf(vote.ballot));
   value.works = static_cast<std::uint32_t>(std::max(vote.works, 0));
   const std::string& system = vote.system_identifier;
   std::from_chars(system.data(), system.data() + system.size(), value.database.system_identifier);
@@ -49,7 +63,7 @@ BranchVote FromWire(const wire::Vote& vote) {
   value.timeline = static_cast<std::uint32_t>(vote.timeline);
   value.position = static_cast<std::uint64_t>(vote.position);
   if (value.ballot == Ballot::kRefused) {
-    value.refusal.reason = static_cast<Reason>(vote.reason);
+    value.refusal.reason = static_cast<Reason>(NumberOf(vote.reason));
     value.refusal.retryable = vote.retryable;
     value.refusal.message = vote.message;
     value.refusal.sqlstate = vote.sqlstate;
@@ -60,7 +74,7 @@ BranchVote FromWire(const wire::Vote& vote) {
 std::optional<VoteArrived> FromWire(const std::string& coordinator_id, ParticipantIndex participant,
                                     const wire::PrepareReply& reply) {
   const Result<TransactionId> id = TransactionId::Parse(reply.transaction_id);
-  const int ballot = reply.vote.ballot;
+  const int ballot = NumberOf(reply.vote.ballot);
   if (!id.ok() || id->coordinator != coordinator_id || ballot < 1 || ballot > 4) return {};
   return VoteArrived{id->local, participant, reply.mark, FromWire(reply.vote)};
 }
@@ -69,7 +83,7 @@ std::optional<FinishArrived> FromWire(const std::string& coordinator_id,
                                       ParticipantIndex participant,
                                       const wire::FinishReply& reply) {
   const Result<TransactionId> id = TransactionId::Parse(reply.transaction_id);
-  const int finished = reply.finished;
+  const int finished = NumberOf(reply.finished);
   if (!id.ok() || id->coordinator != coordinator_id || finished < 1 || finished > 4) return {};
   return FinishArrived{id->local, participant, true, static_cast<Finished>(finished),
                        reply.message.substr(0, 512)};
