@@ -45,6 +45,8 @@ class Disk:
         """Mounts what the disk held; nobody may have a file open on it."""
         self.unmount()
         self.mount()
+        # That it was removed may be lost with the power.
+        self.empty()
 
     def unmount(self, seconds=10):
         end = time.monotonic() + seconds

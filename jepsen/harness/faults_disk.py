@@ -1,5 +1,6 @@
 """Faults of disks: power, space, errors, damage."""
 
+import re
 import subprocess
 import time
 
@@ -194,7 +195,12 @@ class LogDamage(CoordinatorDisk):
 
     def _choose_bit(self, wal):
         """(file, place, bit) of what is surely within the log, not in its last two blocks."""
-        files = sorted(f for f in wal.iterdir() if f.name.startswith(('segment-', 'checkpoint-')))
+        # What the last checkpoint replaces may still lie there, and is not read any more.
+        numbered = [(f.name.partition('-'), f) for f in sorted(wal.iterdir())
+                    if re.fullmatch(r'(segment|checkpoint)-[0-9]+', f.name)]
+        last = max((int(name[2]) for name, _ in numbered if name[0] == 'checkpoint'), default=-1)
+        files = [f for name, f in numbered if int(name[2]) > last
+                 or (name[0] == 'checkpoint' and int(name[2]) == last)]
         self.random.shuffle(files)
         for file in files:
             content = file.read_bytes()
