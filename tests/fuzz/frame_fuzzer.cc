@@ -88,7 +88,7 @@ void TakeReply(std::uint8_t which, const std::shared_ptr<TCompactProtocol>& in) 
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace troth;
-  if (size == 0 || size > static_cast<std::size_t>(kMaxFrameBytes)) return 0;
+  if (size < 2 || size > static_cast<std::size_t>(kMaxFrameBytes)) return 0;
   std::vector<std::uint8_t> frame(data + 1, data + size);
   auto limits = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
   auto in = std::make_shared<TMemoryBuffer>(frame.data(), static_cast<std::uint32_t>(frame.size()),
