@@ -36,6 +36,11 @@ def wait_for_row(subject, results):
         results.append(error)
 
 
+def threads(pid):
+    """Of a process; the listener has one for each connection."""
+    return len(list(pathlib.Path(f"/proc/{pid}/task").iterdir()))
+
+
 def try_it(cluster, directory, program):
     conninfo = harness.make_bank(cluster, "east", program=(program,))
     port = harness.private_cluster.free_port()
@@ -58,6 +63,8 @@ def try_it(cluster, directory, program):
             "SELECT count(*) FROM pg_locks WHERE NOT granted", "east")) >= WAITING,
             20, "work waits for the row")
         others = [subject.work_transport() for _ in range(CONNECTIONS - WAITING)]
+        harness.until(lambda: threads(process.ports["pid"]) >= CONNECTIONS, 20,
+                      "the participant accepts all it takes")
         began = time.monotonic()
         finished = []
 
