@@ -46,6 +46,16 @@ DatabaseId Database(std::string_view text) {
   return DatabaseId{Number(parts.at(0)), static_cast<std::uint32_t>(Number(parts.at(1)))};
 }
 
+// What a log gives back: a field that is not written is not there after a restart.
+LogRecord AsWritten(const LogRecord& record) {
+  std::string bytes;
+  EncodeRecord(record, &bytes);
+  std::string_view in = bytes;
+  Result<LogRecord> read = DecodeRecord(&in);
+  Must(read.ok() && in.empty(), "a record's bytes");
+  return *std::move(read);
+}
+
 BranchVote Prepared(std::uint64_t xid, std::uint32_t works, DatabaseId database) {
   BranchVote vote;
   vote.ballot = Ballot::kPrepared;
@@ -141,8 +151,9 @@ void World::Take(std::size_t from) {
 
 void World::Durable(std::size_t count) {
   count = std::min(count, undurable_.size());
-  durable_.insert(durable_.end(), undurable_.begin(),
-                  undurable_.begin() + static_cast<std::ptrdiff_t>(count));
+  for (std::size_t i = 0; i < count; ++i) {
+    durable_.emplace_back(AsWritten(undurable_[i].first), undurable_[i].second);
+  }
   undurable_.erase(undurable_.begin(), undurable_.begin() + static_cast<std::ptrdiff_t>(count));
   numbered_ += count;
   Feed(RecordsDurable{numbered_, ++batch_});
@@ -249,7 +260,9 @@ void World::Command(const Words& w) {
   } else if (verb == "crash") {
     std::size_t keep = 0;
     w.Set("keep", &keep);
-    for (std::size_t i = 0; i < keep; ++i) durable_.push_back(undurable_.at(i));
+    for (std::size_t i = 0; i < keep; ++i) {
+      durable_.emplace_back(AsWritten(undurable_.at(i).first), undurable_.at(i).second);
+    }
     if (keep > 0) ++batch_;
     Begin();
   } else if (verb == "cut") {
