@@ -75,7 +75,7 @@ class CoordinatorRig {
     Crew::Call call;
     event.token = Crew::TokenOf(&call);
     coordinator_->Submit(Event(std::move(event)));
-    return crew_.Await(&call);
+    return crew_.Await(&call).value();
   }
   // The commit of transaction `local` over the first `branches` participants.
   CommitAsked CommitOf(const LocalId& local, int branches, bool wait_applied) const;

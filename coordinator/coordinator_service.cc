@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "Coordinator.h"
@@ -95,15 +96,17 @@ struct CoordinatorServer::Rep {
   SteadyClock::time_point started = SteadyClock::now();
   std::unique_ptr<Listener> clients, peers, administrators;
 
-  // Brings an event and waits for its reply. A refusal is thrown.
+  // Brings an event and waits for its reply. A refusal is thrown, and says that nothing was done;
+  // who stops before there is a reply breaks the call off, and the caller asks what became of it.
   template <typename E>
   Action Ask(E event) {
     Crew::Call call;
     event.token = Crew::TokenOf(&call);
     coordinator->Submit(Event(std::move(event)));
-    Action reply = crew->Await(&call);
-    if (const auto* refused = std::get_if<ReplyRefused>(&reply)) throw ToWire(refused->refusal);
-    return reply;
+    std::optional<Action> reply = crew->Await(&call);
+    if (!reply) throw apache::thrift::TException("the coordinator stops; ask for the outcome");
+    if (const auto* refused = std::get_if<ReplyRefused>(&*reply)) throw ToWire(refused->refusal);
+    return *std::move(reply);
   }
   // Lets `look` see the machine. This thread may have run it for others meanwhile, and what it
   // did must go on.

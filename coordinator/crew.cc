@@ -86,7 +86,7 @@ void Crew::Nudge() {
   Promote();
 }
 
-Action Crew::Await(Call* call) {
+std::optional<Action> Crew::Await(Call* call) {
   MutexLock lock(&mutex_);
   while (!call->done_ && !stopping_) {
     if (WorkOnce(call)) continue;
@@ -101,12 +101,7 @@ Action Crew::Await(Call* call) {
     call->promoted_ = false;
   }
   Promote();
-  if (!call->done_) {
-    Refusal refusal;
-    refusal.reason = Reason::kNotServing;
-    refusal.message = "the coordinator is stopping; the outcome is not known to this caller";
-    return ReplyRefused{TokenOf(call), std::move(refusal)};
-  }
+  if (!call->done_) return std::nullopt;
   return std::move(call->reply_);
 }
 

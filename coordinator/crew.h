@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -57,14 +58,15 @@ class Crew : public ReplySink {
   // Sets to work; starts the keeper, the thread of last resort: it serves time, and what is
   // under way while nobody waits.
   void Start(Coordinator* coordinator, AnswerSource* answers);
-  // Ends the keeper; every call that still waits returns ReplyRefused(kNotServing): such a
-  // caller knows nothing of the outcome. Later replies are dropped.
+  // Ends the keeper; every call that still waits returns without a reply. Later replies are
+  // dropped.
   void Stop() TROTH_EXCLUDES(mutex_);
 
   // The token for events whose reply `call` shall get.
   static ReplyToken TokenOf(Call* call) { return reinterpret_cast<ReplyToken>(call); }
-  // Waits for the reply, working meanwhile.
-  Action Await(Call* call) TROTH_EXCLUDES(mutex_);
+  // Waits for the reply, working meanwhile. None: the crew stopped, and what became of the event
+  // is not known. That is no refusal, which would say that nothing was done.
+  std::optional<Action> Await(Call* call) TROTH_EXCLUDES(mutex_);
 
   // To be called after events were submitted by a thread that does not Await.
   void Nudge() TROTH_EXCLUDES(mutex_);

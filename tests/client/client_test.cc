@@ -473,6 +473,23 @@ TEST_F(ClientTest, ARefusalAfterALostReplyIsNoAbort) {
   EXPECT_EQ(coordinator_.outcomes, 1);
 }
 
+// A coordinator that stops breaks calls off; its record may be durable, and the next life may
+// refuse for a while (found in review: the stop was told as a refusal, and read as an abort).
+TEST_F(ClientTest, ACommitBrokenOffByAStopIsNoAbort) {
+  coordinator_.commit = [&](wire::Outcome&, const wire::CommitRequest&) {
+    if (coordinator_.commits == 1) throw apache::thrift::TException("the coordinator stops");
+    throw MakeRefused(wire::Reason::NOT_SERVING, "the coordinator is opening its log", true);
+  };
+  TransactionOptions options;
+  options.deadline_ms = 300;
+  Result<Transaction> tx = client_->Begin(options);
+  ASSERT_TRUE(Apply(*tx, "east").ok());
+  const Outcome outcome = tx->Commit();
+  EXPECT_EQ(outcome.kind, Kind::kUnknown) << outcome.ToString();
+  EXPECT_GE(coordinator_.commits, 2);
+  EXPECT_EQ(coordinator_.aborts, 0);
+}
+
 TEST_F(ClientTest, NotMineAfterALostReplyIsUnknown) {
   coordinator_.commit = [&](auto&, const auto&) -> void {
     if (coordinator_.commits == 1) throw LoseReply();
