@@ -10,6 +10,10 @@
 namespace troth {
 namespace {
 
+// Of branches whose database went away, so many are recorded in a step: within the room that the
+// log keeps beside commits.
+constexpr std::size_t kElsewhereAtOnce = 64;
+
 // Fingerprint of a participant list, whatever its order. Never 0.
 std::uint32_t Fingerprint(const std::vector<BranchClaim>& branches) {
   std::uint32_t sum = 1;
@@ -478,6 +482,11 @@ void CommitProtocol::SendPrepareTo(const LocalId& id, const Transaction& tx, Bra
 
 void CommitProtocol::SendFinishTo(const LocalId& id, const Transaction& tx, Branch* branch) {
   if (!registry_.at(branch->evidence.participant).up) return;  // ParticipantUp comes back to it
+  if (branch->evidence.database != registry_.at(branch->evidence.participant).record.database) {
+    // The evidence is of the database that the name meant before (law L13c): nothing there is ours.
+    At(now_ + 1, Timer{Timer::kElsewhere, id, branch->evidence.participant});
+    return;
+  }
   branch->state = BranchState::kFinishSent;
   ++counters_.finishes_sent;
   out_->push_back(SendFinish{branch->evidence.participant, id, true, branch->evidence.xid,
@@ -523,13 +532,21 @@ void CommitProtocol::On(const TimePassed& e) {
   now_ = e.now;
   unix_ms_ = e.unix_ms;
   leases_.Expire(now_);
+  std::size_t elsewhere = 0;
   while (!timers_.empty() && timers_.begin()->first <= now_) {
     const std::vector<Timer> due = std::move(timers_.begin()->second);
     timers_.erase(timers_.begin());
     for (const Timer& timer : due) {
       auto tx = transactions_.find(timer.id);
       if (tx == transactions_.end()) continue;
-      if (timer.kind == Timer::kRetry) {
+      if (timer.kind == Timer::kElsewhere) {
+        if (++elsewhere > kElsewhereAtOnce) {
+          At(now_ + 1, timer);
+        } else {
+          On(FinishArrived{timer.id, timer.participant, true, Finished::kHazard,
+                           "bound to another database since; look for it in the former one"});
+        }
+      } else if (timer.kind == Timer::kRetry) {
         Branch* branch = FindBranch(&tx->second, timer.participant);
         ++counters_.retries;
         if (tx->second.state == State::kPreparing && branch->state == BranchState::kIdle) {

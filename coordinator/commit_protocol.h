@@ -148,7 +148,7 @@ class CommitProtocol {
     std::string instance;  // enrolments: who is to be connected
   };
   struct Timer {
-    enum Kind : std::uint8_t { kDeadline, kRetry } kind = kDeadline;
+    enum Kind : std::uint8_t { kDeadline, kRetry, kElsewhere } kind = kDeadline;
     LocalId id;
     ParticipantIndex participant = 0;
   };

@@ -440,6 +440,44 @@ TEST_F(Laws, L9a_ARecordStaysWholeForItsRetention) {
   Expect("outcome 1", "committed");
 }
 
+// Found in review: after a rebind, finishes that were owed went to the new database.
+TEST_F(Laws, L13c_NoFinishGoesToAnotherDatabase) {
+  Decide("1");
+  Run("down a\n durable\n rebind a\n durable\n enroll a database=9999/5\n durable");
+  ExpectNo("up a\n time +2000", "finish p0");
+  EXPECT_EQ(world.machine().counters().hazards, 1u);
+  Expect("finished b 1\n durable\n log", "hazard 1-0a0a0a01.1 at 0 'bound to another database");
+  EXPECT_EQ(world.machine().unacknowledged(), 0u);
+  Expect("outcome 1", "committed");
+}
+
+TEST_F(Laws, L13c_AlsoWhenAllWereReboundWhileDeciding) {
+  Run("rebind a\n rebind b\n durable");
+  Decide("1");
+  Run("enroll a database=9999/5\n enroll b database=9998/5");
+  ExpectNo("durable\n up a b\n time +2000\n durable", "finish p");
+  EXPECT_EQ(world.machine().counters().hazards, 2u);
+  EXPECT_EQ(world.machine().unacknowledged(), 0u);
+}
+
+// A rebind with much owed: a step appends no more than the room that is kept for it.
+TEST_F(Laws, L13c_ManyAtOnceAreSpread) {
+  Run("lease 500");
+  for (int s = 10; s < 310; ++s) {
+    const std::string n = std::to_string(s);
+    Run("commit " + n + " a wait=decided\n vote a " + n + " prepared=7" + n);
+  }
+  Run("down a\n durable\n rebind a\n durable\n enroll a database=9999/5\n durable\n up a");
+  std::size_t steps = 0;
+  while (world.machine().unacknowledged() > 0 && steps < 100) {
+    Run("time +1");
+    ++steps;
+    EXPECT_LE(Of<AppendRecord>(world.actions()).size(), 2u * 64);
+  }
+  EXPECT_EQ(steps, 5u);
+  EXPECT_EQ(world.machine().counters().hazards, 300u);
+}
+
 // Found by bench/log: 4,096 records were let go a second, and a busy coordinator's memory grew by
 // all that came beyond.
 TEST_F(Laws, L9a_RecordsGoAsFastAsTheyCame) {
