@@ -10,6 +10,9 @@
 namespace troth {
 namespace {
 
+// Longest mark or instance of a claim: what participants make is shorter.
+constexpr std::size_t kMaxMarkBytes = 64;
+
 // Of branches whose database went away, so many are recorded in a step: within the room that the
 // log keeps beside commits.
 constexpr std::size_t kElsewhereAtOnce = 64;
@@ -105,6 +108,11 @@ bool CommitProtocol::RefuseNew(const CommitAsked& e) {
     return true;
   }
   for (const BranchClaim& branch : e.branches) {
+    if (branch.mark.size() > kMaxMarkBytes || branch.instance.size() > kMaxMarkBytes) {
+      Refuse(e.token, Reason::kInvalid,
+             "a mark, or an instance, has at most " + std::to_string(kMaxMarkBytes) + " bytes");
+      return true;
+    }
     const Registry::Participant* participant = registry_.FindDurable(branch.participant);
     if (participant == nullptr) {
       Refuse(e.token, Reason::kUnknownParticipant,

@@ -440,6 +440,15 @@ TEST_F(Laws, L9a_ARecordStaysWholeForItsRetention) {
   Expect("outcome 1", "committed");
 }
 
+// Found in review: one claim of 600 KB made a participant's calls larger than a frame, again and
+// again.
+TEST_F(Laws, L11_LongMarksAndInstancesAreRefused) {
+  const std::string most(64, 'm');
+  Expect("commit 1 a:" + most + "m:1 b", "refused invalid");
+  EXPECT_TRUE(Of<SendPrepare>(world.actions()).empty());
+  Expect("commit 1 a:" + most + ":1 b", "prepare p0");
+}
+
 // Found in review: after a rebind, finishes that were owed went to the new database.
 TEST_F(Laws, L13c_NoFinishGoesToAnotherDatabase) {
   Decide("1");
