@@ -38,6 +38,7 @@ constexpr std::size_t kUnawaitedBatch = 64;
 constexpr std::size_t kMaxInstances = 64;  // of one participant
 // An instance that neither connects nor enrols (every 10 s) for so long is gone for good.
 constexpr std::chrono::seconds kForgetAfter{15};
+constexpr std::chrono::milliseconds kLookForOverdue{500};
 enum : int { kPrepareLine = 0, kFinishLine = 1, kLines = 2 };
 
 std::uint32_t ReadLength(const std::string& bytes) {
@@ -162,6 +163,7 @@ struct ThriftChannel::Place {
   SteadyClock::time_point wanted_at;  // when it was last heard of
   SteadyClock::time_point next_try;
   std::int64_t backoff_ms = 0;
+  bool answered = false;  // a call, since it was connected to
   std::unique_ptr<Line> lines[kLines];
   std::vector<SendPrepare> prepares;  // queued
   std::vector<SendFinish> finishes;   // somebody waits for them
@@ -303,11 +305,12 @@ ThriftChannel::Place* ThriftChannel::NextToTry(Peer* peer, SteadyClock::time_poi
   const SteadyClock::time_point now = SteadyClock::now();
   *look_again = SteadyClock::time_point::max();
   if (peer->leaving) return nullptr;
-  Place* due = nullptr;
+  Place* due = nullptr;  // the one that has waited longest: a dead one keeps no other from its turn
   for (const std::unique_ptr<Place>& place : peer->places) {
     if (place->up) continue;
     if (place->try_now) return place.get();
-    if (place->next_try <= now) due = place.get();
+    const bool longer = due == nullptr || place->next_try < due->next_try;
+    if (place->next_try <= now && longer) due = place.get();
     *look_again = std::min(*look_again, place->next_try);
   }
   return due;
@@ -340,7 +343,7 @@ void ThriftChannel::ReconnectLoop(Peer* peer) {
     }
     if (place->try_now) place->backoff_ms = options_.backoff_min_ms;
     place->try_now = false;
-    place->next_try = SteadyClock::now() + std::chrono::milliseconds(place->backoff_ms);
+    const std::chrono::milliseconds backoff(place->backoff_ms);
     place->backoff_ms = std::min(place->backoff_ms * 2, options_.backoff_max_ms);
     const std::uint64_t id = place->id;  // it may be forgotten meanwhile
     mutex_.Unlock();
@@ -349,6 +352,8 @@ void ThriftChannel::ReconnectLoop(Peer* peer) {
     if (connected) nudge_();
     mutex_.Lock();
     stats_.reconnects += connected ? 1 : 0;
+    const auto tried = places_.find(id);
+    if (tried != places_.end()) tried->second->next_try = SteadyClock::now() + backoff;
   }
 }
 
@@ -417,7 +422,7 @@ bool ThriftChannel::TryConnect(Peer* peer, std::uint64_t place_id) {
   const bool first = peer->Choose("") == nullptr;
   place->instance = instance;
   place->up = true;
-  place->backoff_ms = options_.backoff_min_ms;
+  place->answered = false;
   LOG(INFO) << "participant '" << name << "' is up (instance " << instance << ")";
   // Under the lock, so that ups and downs arrive in the order in which they happened; the
   // caller lets go of the lock and leads the machine if nobody does.
@@ -431,7 +436,8 @@ void ThriftChannel::Drop(Place* place, const std::string& why) {
   LOG(WARNING) << "participant '" << peer->name << "' is down (instance " << place->instance
                << "): " << why;
   place->up = false;
-  place->next_try = SteadyClock::now();
+  // One that takes connections and answers no call is tried ever more rarely.
+  if (place->answered) place->next_try = SteadyClock::now();
   std::vector<SendPrepare> prepares = std::move(place->prepares);
   std::vector<SendFinish> finishes = std::move(place->finishes);
   finishes.insert(finishes.end(), place->unawaited.begin(), place->unawaited.end());
@@ -564,7 +570,8 @@ void ThriftChannel::Poll(std::int64_t timeout_ms) {
       if (place == places_.end() || !place->second->up) continue;
       ReadAnswers(place->second, static_cast<int>(key % kLines), &events);
     }
-    if (count == 0) DropOverdue();
+    // Also while others' answers keep coming.
+    if (count == 0 || SteadyClock::now() - overdue_looked_at_ >= kLookForOverdue) DropOverdue();
     for (auto& [id, place] : places_) PushPlace(place);
   }
   coordinator_->Submit(std::move(events));
@@ -608,6 +615,8 @@ void ThriftChannel::ReadAnswers(Place* place, int which, std::vector<Event>* eve
       if (TROTH_FAILPOINT("acknowledgement-arrived")) return Drop(place, "failpoint");
       line->finishes.clear();
     }
+    place->answered = true;
+    place->backoff_ms = options_.backoff_min_ms;
   } catch (const wire::Refused& refused) {
     LOG(ERROR) << "participant '" << peer->name << "' refuses our call: " << refused.message;
     Drop(place, "it refused our call");
@@ -617,6 +626,7 @@ void ThriftChannel::ReadAnswers(Place* place, int which, std::vector<Event>* eve
 }
 
 void ThriftChannel::DropOverdue() {
+  overdue_looked_at_ = SteadyClock::now();
   const auto limit = SteadyClock::now() - std::chrono::milliseconds(options_.call_timeout_ms);
   for (auto& [id, place] : places_) {
     if (!place->up) continue;

@@ -96,6 +96,7 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
   std::atomic<int> outstanding_{0};
   bool stopping_ TROTH_GUARDED_BY(mutex_) = false;
   Stats stats_ TROTH_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point overdue_looked_at_ TROTH_GUARDED_BY(mutex_);
 };
 
 }  // namespace troth
