@@ -9,6 +9,8 @@
 namespace troth {
 namespace {
 
+constexpr std::size_t kMaxEnrolmentText = 256;  // bytes
+
 Connect ConnectTo(const ParticipantRecord& record, const std::string& instance) {
   return {record.index, record.name,     record.peer_host,       record.peer_port,
           instance,     record.database, record.database_address};
@@ -350,6 +352,14 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
   }
   if (e.instance.empty()) {
     Refuse(e.token, Reason::kInvalid, "an enrolment names its instance");
+    return;
+  }
+  const ParticipantRecord& texts = e.participant;
+  if (std::max({texts.database_address.size(), texts.certificate.size(), texts.peer_host.size(),
+                e.instance.size()}) > kMaxEnrolmentText) {
+    Refuse(e.token, Reason::kInvalid,
+           "a host, an address, a certificate's name and an instance have at most " +
+               std::to_string(kMaxEnrolmentText) + " bytes");
     return;
   }
   if (const auto* known = registry_.Find(e.participant.name); known != nullptr && known->leaving) {

@@ -449,6 +449,14 @@ TEST_F(Laws, L11_LongMarksAndInstancesAreRefused) {
   Expect("commit 1 a:" + most + ":1 b", "prepare p0");
 }
 
+// Found in review: a text that no record holds ended the process.
+TEST_F(Laws, AnEnrolmentWithLongTextsIsRefused) {
+  const std::string most(256, 'x');
+  Expect("enroll d address=" + most + "x", "refused invalid");
+  Expect("enroll d certificate=" + most + "x", "refused invalid");
+  Expect("enroll d address=" + most + "\n durable", "enrolled d");
+}
+
 // Found in review: after a rebind, finishes that were owed went to the new database.
 TEST_F(Laws, L13c_NoFinishGoesToAnotherDatabase) {
   Decide("1");
