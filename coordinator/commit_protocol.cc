@@ -383,7 +383,9 @@ void CommitProtocol::On(const FinishArrived& e) {
       (branch->state != BranchState::kPrepared && branch->state != BranchState::kFinishSent)) {
     return;  // acknowledged before
   }
-  if (e.finished == Finished::kWorking) {
+  // What it found is written down before it is let go: without room it is asked again.
+  const bool untold = e.finished != Finished::kDone && !log_room_;
+  if (e.finished == Finished::kWorking || untold) {
     TROTH_MARK("finish-not-there-yet");
     branch->state = BranchState::kPrepared;
     const std::int64_t most =

@@ -197,6 +197,7 @@ class CommitProtocol {
   void ReplyCommitted(const LocalId& id, const Transaction* tx, ReplyToken token);
   void ReplyKind(ReplyToken token, OutcomeKind kind, const LocalId& id, Refusal refusal = {});
   void Refuse(ReplyToken token, Reason reason, std::string message, bool retryable = false);
+  bool RefuseWithoutRoom(ReplyToken token);
   void ReplyResolved(ReplyToken token, const TransactionId& id);
   void AddWaiter(Transactions::iterator tx, Waiter waiter);
   void ServeLeases();

@@ -377,10 +377,7 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
     case Registry::Binding::kTaken: Refuse(e.token, Reason::kNameTaken, why); return;
     case Registry::Binding::kNew:
     case Registry::Binding::kMoved: {
-      if (!log_room_) {
-        Refuse(e.token, Reason::kNotServing, "the coordinator's log has no room", true);
-        return;
-      }
+      if (RefuseWithoutRoom(e.token)) return;
       const Registry::Participant* known = registry_.Find(e.participant.name);
       // Processes of the database that the name was bound to before are spoken to no more.
       if (known != nullptr && binding == Registry::Binding::kNew) {
@@ -425,7 +422,15 @@ void CommitProtocol::On(const DrainAsked& e) {
   out_->push_back(ReplyDone{e.token});
 }
 
+// Room is kept for ends of what was decided; orders of an operator wait for more.
+bool CommitProtocol::RefuseWithoutRoom(ReplyToken token) {
+  if (log_room_) return false;
+  Refuse(token, Reason::kNotServing, "the coordinator's log has no room (disk full)", true);
+  return true;
+}
+
 void CommitProtocol::On(const ForgetAsked& e) {
+  if (RefuseWithoutRoom(e.token)) return;
   Registry::Participant* participant = registry_.FindDurable(e.participant);
   if (participant == nullptr) {
     Refuse(e.token, Reason::kUnknownParticipant,
@@ -454,6 +459,7 @@ void CommitProtocol::On(const ForgetAsked& e) {
 }
 
 void CommitProtocol::On(const RebindAsked& e) {
+  if (RefuseWithoutRoom(e.token)) return;
   Registry::Participant* participant = registry_.FindDurable(e.participant);
   if (participant == nullptr) {
     Refuse(e.token, Reason::kUnknownParticipant,
@@ -465,6 +471,7 @@ void CommitProtocol::On(const RebindAsked& e) {
 }
 
 void CommitProtocol::On(const AcceptGapAsked& e) {
+  if (RefuseWithoutRoom(e.token)) return;
   if (registry_.Suspicion().empty()) {
     Refuse(e.token, Reason::kInvalid, "no report contradicts the log: there is no gap");
     return;
@@ -474,6 +481,7 @@ void CommitProtocol::On(const AcceptGapAsked& e) {
 }
 
 void CommitProtocol::On(const DiscardReportAsked& e) {
+  if (RefuseWithoutRoom(e.token)) return;
   Registry::Participant* participant = registry_.FindDurable(e.participant);
   if (participant == nullptr || participant->contradiction.empty()) {
     Refuse(e.token, Reason::kInvalid,

@@ -457,6 +457,22 @@ TEST_F(Laws, AnEnrolmentWithLongTextsIsRefused) {
   Expect("enroll d address=" + most + "\n durable", "enrolled d");
 }
 
+// Found in review: what is appended beside commits was appended without room, too.
+TEST_F(Laws, L15_NothingIsAppendedWithoutRoom) {
+  Decide("1");
+  Run("durable\n room no");
+  for (const std::string ask : {"rebind c", "forget c", "enroll d", "lease 1"}) {
+    Expect(ask, "not-serving");
+    EXPECT_TRUE(Of<AppendRecord>(world.actions()).empty()) << ask;
+  }
+  Run("finished a 1 heuristic");
+  EXPECT_TRUE(Of<AppendRecord>(world.actions()).empty());
+  Expect("time +2000", "finish p0");  // asked again, so the answer comes again
+  Expect("room yes\n finished a 1 heuristic\n durable", "heuristic 1-");
+  Run("finished b 1\n durable");
+  EXPECT_EQ(world.machine().unacknowledged(), 0u);
+}
+
 // Found in review: after a rebind, finishes that were owed went to the new database.
 TEST_F(Laws, L13c_NoFinishGoesToAnotherDatabase) {
   Decide("1");
