@@ -27,6 +27,7 @@ struct ProtocolOptions {
   std::uint32_t max_branches = 64;
   std::uint32_t max_undecided = 100'000;       // in all
   std::uint32_t max_unacknowledged = 100'000;  // per participant
+  std::uint64_t max_leased = 10'000'000;       // ids in live leases: 5 bytes of memory each
   std::int64_t retry_min_ms = 1;
   std::int64_t retry_max_ms = 1'000;        // L8
   std::int64_t awaited_retry_max_ms = 100;  // of a finish that a client waits for

@@ -114,8 +114,12 @@ void CommitProtocol::On(const LeaseAsked& e) {
     Refuse(e.token, Reason::kInvalid, "a lease has 1 to 10000 ids");
     return;
   }
-  if (!log_room_) {
-    Refuse(e.token, Reason::kNotServing, "the coordinator's log has no room (disk full)", true);
+  if (RefuseWithoutRoom(e.token)) return;
+  std::uint64_t leased = leases_.next() - leases_.line() + e.count;
+  for (const WaitingLease& waiting : waiting_leases_) leased += waiting.count;
+  if (leased > options_.max_leased) {
+    Refuse(e.token, Reason::kOverloaded,
+           std::to_string(leases_.next() - leases_.line()) + " ids are leased already", true);
     return;
   }
   waiting_leases_.push_back(WaitingLease{e.token, e.count});

@@ -511,6 +511,15 @@ TEST_F(Laws, L13c_ManyAtOnceAreSpread) {
   EXPECT_EQ(world.machine().counters().hazards, 300u);
 }
 
+// Found in review: leases without end took memory without bound.
+TEST_F(Laws, LiveLeasesAreBounded) {
+  Run("open max_leased=1000\n ready a\n lease 600");
+  Expect("lease 401", "refused overloaded");
+  Expect("lease 400", "[601, 1001)");
+  Expect("lease 1", "refused overloaded");
+  Expect("time +30000\n lease 1000", "[1001, 2001)");
+}
+
 // Found by bench/log: 4,096 records were let go a second, and a busy coordinator's memory grew by
 // all that came beyond.
 TEST_F(Laws, L9a_RecordsGoAsFastAsTheyCame) {

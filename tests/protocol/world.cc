@@ -251,6 +251,7 @@ void World::Command(const Words& w) {
     w.Set("hear_ms", &options_.hear_ms);
     w.Set("reserve", &options_.reserve_block);
     w.Set("max_undecided", &options_.max_undecided);
+    w.Set("max_leased", &options_.max_leased);
     w.Set("max_unacknowledged", &options_.max_unacknowledged);
     w.Set("max_branches", &options_.max_branches);
     options_.retention.lease_ms = options_.lease_ms;

@@ -16,7 +16,7 @@ namespace troth {
 
 // The language, one command a line; words `[...]` may be left out:
 //   open [lease_ms=N] [record_ms=N] [outcome_ms=N] [hear_ms=N] [reserve=N] [max_undecided=N]
-//        [max_unacknowledged=N] [max_branches=N] [early=no] [read_only=no]
+//        [max_unacknowledged=N] [max_branches=N] [max_leased=N] [early=no] [read_only=no]
 //                              makes a log, and begins its first life
 //   crash [keep=N]             what is not durable is lost but for its first N records; the
 //                              next life begins
