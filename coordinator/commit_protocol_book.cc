@@ -318,7 +318,8 @@ void CommitProtocol::On(const Inquired& e) {
   ReplyAnswers reply{e.token, {}};
   if (const Registry::Participant* participant = registry_.FindDurable(e.participant)) {
     const ParticipantIndex index = participant->record.index;
-    registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
+    registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
+                     /*enrolled=*/false);
     for (const InquiryItem& item : e.items) {
       if (item.id.coordinator != options_.coordinator_id) continue;
       registry_.ReportBranch(index, item.id.local, state_, epoch_);
@@ -389,13 +390,15 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       }
       const ParticipantRecord record = registry_.Bind(e.participant);
       Append(record, /*force=*/true, e.token, e.instance);
-      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
+      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
+                       /*enrolled=*/true);
       return;
     }
     case Registry::Binding::kSame: {
       Registry::Participant* participant = registry_.Find(e.participant.name);
       const ParticipantRecord& record = participant->record;
-      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_);
+      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
+                       /*enrolled=*/true);
       // Nor before this epoch is durable: its record comes before this one.
       if (!participant->durable || !serving_) {
         Append(record, /*force=*/true, e.token, e.instance);

@@ -379,6 +379,13 @@ TEST_F(Laws, L7d_AbsenceWaitsTenSecondsAtMost) {
   Expect("time +1\n outcome 1.1", "aborted");
 }
 
+// Found in review: a process whose enrolment was refused counted as heard when it inquired.
+TEST_F(Laws, L7d_WhoeverIsNotEnrolledIsNotHeard) {
+  Run("crash\n enroll a\n enroll b\n durable\n enroll c database=9999/5\n inquiry c");
+  Expect("outcome 1.1", "pending");
+  Expect("enroll c\n outcome 1.1", "aborted");
+}
+
 TEST_F(Laws, L8_AParticipantThatComesBackIsServedAtOnce) {
   Decide("1");
   Run("down a\n durable");
