@@ -23,7 +23,7 @@ if(TROTH_SANITIZE)
   add_link_options(-fsanitize=${TROTH_SANITIZE})
 endif()
 
-# No precompiled headers: docs/decisions/0100-no-precompiled-headers.md.
+# No precompiled headers: docs/decisions/0004-no-precompiled-headers.md.
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
