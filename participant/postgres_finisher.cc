@@ -17,9 +17,14 @@ constexpr std::chrono::milliseconds kOpenTime{2'000};
 // Commits done and not told of; beyond, those kept are forgotten, and found by their evidence.
 constexpr std::size_t kMaxUntold = 4'096;
 
-constexpr char kXidOf[] =
-    "SELECT transaction::pg_catalog.text FROM pg_catalog.pg_prepared_xacts"
-    " WHERE gid OPERATOR(pg_catalog.=) $1"
+// A comparison that nobody drove on may be acted on for so long: another instance may finish the
+// branch meanwhile, and another be prepared under its GID.
+constexpr std::chrono::milliseconds kComparisonHolds{2'000};
+
+// Of all that a round compares: each look at pg_prepared_xacts walks through the whole of it.
+constexpr char kXidsOf[] =
+    "SELECT gid, transaction::pg_catalog.text FROM pg_catalog.pg_prepared_xacts"
+    " WHERE gid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[])"
     " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()";
 // Position first: the status is then of a moment at or after it.
 constexpr char kFate[] =
@@ -42,12 +47,15 @@ void Settle(Job* job, FinishResult::Kind kind, std::string message = "", std::st
 }
 
 void TakeCompare(Job* job, const Answer& answer) {
-  if (answer.rows.empty()) {
+  const auto row = std::find_if(answer.rows.begin(), answer.rows.end(), [job](const Row& one) {
+    return one[0].value_or("") == job->order.gid;
+  });
+  if (row == answer.rows.end()) {
     job->stage = Stage::kFate;
     if (!job->order.evidence.has_value()) Settle(job, FinishResult::Kind::kDone);
     return;
   }
-  const std::string text = answer.rows[0][0].value_or("");
+  const std::string text = (*row)[1].value_or("");
   std::uint32_t xid = 0;
   std::from_chars(text.data(), text.data() + text.size(), xid);
   const FinishOrder& order = job->order;
@@ -130,24 +138,19 @@ class PostgresFinisher::Lane {
 
   // Takes in what arrived, sends the next round if one is due. True: all orders are over.
   bool Step() {
-    if (in_round_.empty()) return !SendRound();
+    if (!under_way()) return !SendRound();
     connection_->Poll();
-    if (connection_->ended_units() < in_round_.size() && connection_->alive()) return false;
-    TakeRound();
-    return !SendRound();
-  }
-
-  // Takes in what arrived, and sends nothing more: a comparison may be old by now, and what it
-  // saw may have been finished by another instance. True: nothing is under way.
-  bool TakeLast() {
-    connection_->Poll();
-    if (connection_->ended_units() < in_round_.size() && connection_->alive()) return false;
+    if (connection_->ended_units() < connection_->queued_units() && connection_->alive()) {
+      return false;
+    }
+    const bool fresh = std::chrono::steady_clock::now() - sent_ < kComparisonHolds;
     TakeRound();
     for (Job& job : jobs_) {
-      if (job.stage != Stage::kOver)
+      if (!fresh && job.stage != Stage::kOver) {
         Settle(&job, FinishResult::Kind::kWorking, "to be asked again");
+      }
     }
-    return true;
+    return !SendRound();
   }
 
   bool alive() const { return connection_->alive(); }
@@ -157,7 +160,10 @@ class PostgresFinisher::Lane {
   void Clear() { jobs_.clear(); }
 
  private:
+  bool under_way() const { return !in_round_.empty() || !compared_.empty(); }
+
   bool SendRound() {
+    std::string gids;
     for (Job& job : jobs_) {
       if (job.stage == Stage::kOver) continue;
       if (!connection_->alive()) {
@@ -165,17 +171,27 @@ class PostgresFinisher::Lane {
                "08006");
         continue;
       }
-      Send(job);
-      in_round_.push_back(&job);
+      if (job.stage == Stage::kCompare) {
+        compared_.push_back(&job);
+        gids += (gids.empty() ? "{\"" : ",\"") + job.order.gid + "\"";
+      } else {
+        Send(job);
+        in_round_.push_back(&job);
+      }
     }
-    if (!in_round_.empty()) connection_->Flush();
-    return !in_round_.empty();
+    if (!compared_.empty()) {
+      const std::string list[] = {gids + "}"};
+      connection_->Queue(kXidsOf, list);
+      connection_->Sync();
+    }
+    if (!under_way()) return false;
+    sent_ = std::chrono::steady_clock::now();
+    connection_->Flush();
+    return true;
   }
 
   void Send(const Job& job) {
-    const std::string gid[] = {job.order.gid};
     switch (job.stage) {
-      case Stage::kCompare: connection_->Queue(kXidOf, gid); break;
       case Stage::kSettle:
         // A crash here leaves the branch prepared; the coordinator sends its decision again.
         TROTH_FAILPOINT("before-commit-prepared");
@@ -198,6 +214,7 @@ class PostgresFinisher::Lane {
         connection_->Queue(kHistory, name);
         break;
       }
+      case Stage::kCompare:
       case Stage::kOver: break;
     }
     connection_->Sync();
@@ -205,16 +222,19 @@ class PostgresFinisher::Lane {
 
   void TakeRound() {
     const std::vector<Answer>& answers = connection_->answers();
-    for (std::size_t i = 0; i < in_round_.size(); ++i) {
-      Job* job = in_round_[i];
+    // One answer for each job, and then one for all that are compared.
+    const auto take = [&](Job* job, std::size_t i) {
       if (i < answers.size()) {
         Take(job, answers[i]);
       } else {
         Settle(job, FinishResult::Kind::kWorking, "the connection to the database was lost",
                "08006");
       }
-    }
+    };
+    for (std::size_t i = 0; i < in_round_.size(); ++i) take(in_round_[i], i);
+    for (Job* job : compared_) take(job, in_round_.size());
     in_round_.clear();
+    compared_.clear();
     if (connection_->alive()) connection_->EndPipeline();
   }
 
@@ -244,7 +264,9 @@ class PostgresFinisher::Lane {
   std::unique_ptr<PgConnection> connection_;
   Acquaintance* const acquaintance_;
   std::vector<Job> jobs_;
-  std::vector<Job*> in_round_;
+  std::vector<Job*> in_round_;  // each with a statement of its own
+  std::vector<Job*> compared_;  // by one statement, the last of the round
+  PgConnection::TimePoint sent_;
 };
 
 PostgresFinisher::PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes)
@@ -339,7 +361,7 @@ void PostgresFinisher::PollLeft(PgConnection::TimePoint until) {
   if (!left.empty()) AwaitReadable(sockets, until);
   std::vector<std::unique_ptr<Lane>> still;
   for (std::unique_ptr<Lane>& lane : left) {
-    if (lane->TakeLast()) {
+    if (lane->Step()) {
       ReturnLane(std::move(lane), /*untold=*/true);
     } else {
       still.push_back(std::move(lane));
