@@ -319,11 +319,13 @@ ThriftChannel::Place* ThriftChannel::NextToTry(Peer* peer, SteadyClock::time_poi
 void ThriftChannel::ForgetGone(Peer* peer) {
   if (peer->Choose("") == nullptr) return;  // the last one is looked for for ever
   const SteadyClock::time_point line = SteadyClock::now() - kForgetAfter;
-  std::erase_if(peer->places, [&](const std::unique_ptr<Place>& place) {
-    if (place->up || place->try_now || place->wanted_at > line) return false;
-    places_.erase(place->id);
-    return true;
-  });
+  const auto gone = [line](const std::unique_ptr<Place>& place) {
+    return !place->up && !place->try_now && place->wanted_at <= line;
+  };
+  for (const std::unique_ptr<Place>& place : peer->places) {
+    if (gone(place)) places_.erase(place->id);
+  }
+  std::erase_if(peer->places, gone);
 }
 
 // One thread a participant, asleep while it is connected: a dead host delays no other's.
