@@ -298,10 +298,14 @@ class DatabaseFault(Fault):
     database = None
 
     def choose(self, busy):
-        by_name = {d.name: d for d in self.cluster.databases.values()}
+        by_name = {d.name: d for d in self.cluster.databases.values() if self.fits(d)}
         chosen = self.pick(by_name, busy)
         self.database = by_name.get(chosen)
         return self.database is not None and self.database.up
+
+    def fits(self, database):  # pylint: disable=unused-argument
+        """Whether this fault can be made at it."""
+        return True
 
 
 class KillPostgres(DatabaseFault):

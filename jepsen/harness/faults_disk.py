@@ -56,6 +56,10 @@ class PowerPostgres(DatabaseFault):
     seconds = (0.0, 2.0)
     disks = 'd'
 
+    def fits(self, database):
+        """A standby that was promoted has no disk of its own."""
+        return database.name in self.cluster.disks
+
     @classmethod
     def missing(cls, options):
         return disk.can_mount()
@@ -106,6 +110,10 @@ class DiskFullPostgres(DatabaseFault):
     name = 'disk-full-postgres'
     seconds = (2.0, 6.0)
     disks = 'd'
+
+    def fits(self, database):
+        """A standby that was promoted has no disk of its own."""
+        return database.name in self.cluster.disks
 
     @classmethod
     def missing(cls, options):
