@@ -3,7 +3,6 @@
 #include <iostream>
 #include <memory>
 
-#include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TSocket.h>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "client/connection.h"
+#include "wire/protocol.h"
 
 namespace troth {
 namespace {
@@ -36,9 +36,10 @@ int Call(const ControlOptions& options,
         std::make_shared<apache::thrift::transport::TSocket>(address->host, address->port);
     socket->setConnTimeout(2'000);
     socket->setRecvTimeout(35'000);
-    auto framed = std::make_shared<apache::thrift::transport::TFramedTransport>(socket);
+    auto framed =
+        std::make_shared<apache::thrift::transport::TFramedTransport>(socket, FrameLimits());
     wire::CoordinatorAdminClient client(
-        std::make_shared<apache::thrift::protocol::TCompactProtocol>(framed));
+        BoundedProtocol<apache::thrift::transport::TTransport>(framed));
     framed->open();
     call(&client);
     return 0;

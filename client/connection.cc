@@ -8,20 +8,18 @@
 
 #include <poll.h>
 #include <thrift/TApplicationException.h>
-#include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/protocol/TProtocolException.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TSocket.h>
 #include <thrift/transport/TTransportException.h>
 
 #include "common/check.h"
+#include "wire/protocol.h"
 
 namespace troth {
 namespace {
 
-using apache::thrift::TConfiguration;
 using apache::thrift::TException;
-using apache::thrift::protocol::TCompactProtocolT;
 using apache::thrift::transport::TBufferedTransport;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TSocket;
@@ -70,11 +68,11 @@ CallReport CallReport::NotSent(std::string error) {
 
 Connection::Connection(const Address& address, std::shared_ptr<TSocket> socket)
     : address_(address), socket_(std::move(socket)) {
-  auto config = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
+  const auto config = FrameLimits();
   // The buffer takes in a frame's length and its bytes with one read.
   auto buffered = std::make_shared<TBufferedTransport>(socket_, 4096, 512, config);
   auto framed = std::make_shared<TFramedTransport>(std::move(buffered), config);
-  protocol_ = std::make_shared<TCompactProtocolT<TFramedTransport>>(framed);
+  protocol_ = BoundedProtocol(std::move(framed));
 }
 
 Connection::~Connection() {

@@ -24,9 +24,6 @@ class TSocket;
 
 namespace troth {
 
-// Frames above this are refused by both sides (thrift/troth.thrift).
-inline constexpr int kMaxFrameBytes = 1 << 20;
-
 struct Address {
   std::string host;
   int port = 0;

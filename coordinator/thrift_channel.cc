@@ -13,7 +13,6 @@
 #include <deque>
 
 #include <glog/logging.h>
-#include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TSocket.h>
 
@@ -22,15 +21,15 @@
 #include "common/failpoint.h"
 #include "coordinator/wire_values.h"
 #include "troth_constants.h"
-#include "wire/listener.h"
+#include "wire/protocol.h"
 
 namespace troth {
 namespace {
 
-using apache::thrift::protocol::TCompactProtocol;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TMemoryBuffer;
 using apache::thrift::transport::TSocket;
+using apache::thrift::transport::TTransport;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kInterruptKey = ~std::uint64_t{0};
@@ -68,8 +67,8 @@ class ThriftChannel::Line {
   explicit Line(std::shared_ptr<TSocket> socket) : socket_(std::move(socket)) {
     out_ = std::make_shared<TMemoryBuffer>();
     in_ = std::make_shared<TMemoryBuffer>();
-    client_ = std::make_unique<wire::ParticipantPeerClient>(
-        std::make_shared<TCompactProtocol>(in_), std::make_shared<TCompactProtocol>(out_));
+    client_ = std::make_unique<wire::ParticipantPeerClient>(BoundedProtocol<TTransport>(in_),
+                                                            BoundedProtocol<TTransport>(out_));
     const int bytes = 1 << 20;
     setsockopt(fd(), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
   }
@@ -383,8 +382,8 @@ bool ThriftChannel::TryConnect(Peer* peer, std::uint64_t place_id) {
       socket->setRecvTimeout(static_cast<int>(options_.connect_timeout_ms));
       socket->setSendTimeout(static_cast<int>(options_.connect_timeout_ms));
       socket->open();
-      auto framed = std::make_shared<TFramedTransport>(socket);
-      wire::ParticipantPeerClient client(std::make_shared<TCompactProtocol>(framed));
+      auto framed = std::make_shared<TFramedTransport>(socket, FrameLimits());
+      wire::ParticipantPeerClient client(BoundedProtocol<TTransport>(framed));
       wire::ParticipantHello hello;
       client.hello(hello, wire::g_troth_constants.PROTOCOL_VERSION,
                    SenderOf(options_.coordinator_id, *coordinator_));

@@ -9,8 +9,6 @@
 #include <random>
 
 #include <glog/logging.h>
-#include <thrift/TConfiguration.h>
-#include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TSocket.h>
 
@@ -18,16 +16,15 @@
 #include "common/check.h"
 #include "common/failpoint.h"
 #include "troth_constants.h"
-#include "wire/listener.h"
+#include "wire/protocol.h"
 
 namespace troth {
 namespace {
 
-using apache::thrift::TConfiguration;
 using apache::thrift::TException;
-using apache::thrift::protocol::TCompactProtocol;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TSocket;
+using apache::thrift::transport::TTransport;
 
 constexpr int kConnectMs = 1'000;
 constexpr int kAnswerMs = 5'000;
@@ -122,10 +119,8 @@ Result<std::unique_ptr<CoordinatorLink::Line>> CoordinatorLink::Connect() {
   line->socket->setRecvTimeout(kAnswerMs);
   line->socket->setSendTimeout(kAnswerMs);
   line->socket->setKeepAlive(true);
-  auto limits = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
-  auto framed = std::make_shared<TFramedTransport>(line->socket, limits);
-  line->client =
-      std::make_unique<wire::CoordinatorPeerClient>(std::make_shared<TCompactProtocol>(framed));
+  auto framed = std::make_shared<TFramedTransport>(line->socket, FrameLimits());
+  line->client = std::make_unique<wire::CoordinatorPeerClient>(BoundedProtocol<TTransport>(framed));
   try {
     line->socket->open();
   } catch (const TException& e) {

@@ -5,8 +5,9 @@
  * take part (docs/participants.md). It knows nothing of how decisions are made
  * (docs/protocol.md) or stored (docs/wal_format.md).
  *
- * Transport: Thrift framed transport, compact protocol. Frames above 1 MiB are refused by
- * every listener of Troth: the connection is closed, nothing was done.
+ * Transport: Thrift framed transport, compact protocol. Frames above 1 MiB, and lists or maps of
+ * more than 131,072 elements, are refused by every listener of Troth: the connection is closed,
+ * nothing was done.
  *
  * Durations are milliseconds *left*, never points on a wall clock: clocks differ.
  * A field once published keeps its number and its meaning for ever.

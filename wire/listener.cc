@@ -7,9 +7,7 @@
 #include <mutex>
 #include <thread>
 
-#include <thrift/TConfiguration.h>
 #include <thrift/TOutput.h>
-#include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/server/TThreadedServer.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TServerSocket.h>
@@ -17,7 +15,6 @@
 namespace troth {
 namespace {
 
-using apache::thrift::TConfiguration;
 using apache::thrift::server::TThreadedServer;
 using apache::thrift::transport::TBufferedTransport;
 using apache::thrift::transport::TFramedTransport;
@@ -30,7 +27,7 @@ using apache::thrift::transport::TTransportFactory;
 class SmallFrames : public TTransportFactory {
  public:
   std::shared_ptr<TTransport> getTransport(std::shared_ptr<TTransport> under) override {
-    auto limits = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
+    auto limits = FrameLimits();
     // The buffer takes in a frame's length and its bytes with one read.
     auto buffered = std::make_shared<TBufferedTransport>(std::move(under), 4096, 512, limits);
     return std::make_shared<TFramedTransport>(std::move(buffered), 512, 64 * 1024, limits);
@@ -73,8 +70,7 @@ Listener::Listener(ListenerOptions options, std::shared_ptr<apache::thrift::TPro
   rep_->socket->setSendTimeout(10'000);
   rep_->socket->setAcceptBacklog(1024);
   rep_->server = std::make_unique<TThreadedServer>(
-      std::move(processor), rep_->socket, std::make_shared<SmallFrames>(),
-      std::make_shared<apache::thrift::protocol::TCompactProtocolFactory>());
+      std::move(processor), rep_->socket, std::make_shared<SmallFrames>(), BoundedProtocols());
   rep_->server->setConcurrentClientLimit(rep_->options.max_connections);
   rep_->server->setServerEventHandler(rep_->started);
 }

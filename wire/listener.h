@@ -10,11 +10,9 @@
 #include <thrift/TProcessor.h>
 
 #include "common/status.h"
+#include "wire/protocol.h"
 
 namespace troth {
-
-// Frames above this close the connection on which they arrive (thrift/troth.thrift).
-inline constexpr std::int32_t kMaxFrameBytes = 1 << 20;
 
 struct ListenerOptions {
   std::string what;                // for messages: "clients", "peers", ...

@@ -6,9 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include <thrift/TConfiguration.h>
 #include <thrift/TOutput.h>
-#include <thrift/protocol/TCompactProtocol.h>
 #include <thrift/transport/TBufferTransports.h>
 
 #include "Coordinator.h"
@@ -19,14 +17,13 @@
 #include "ParticipantPeer.h"
 #include "common/check.h"
 #include "coordinator/wire_values.h"
-#include "wire/listener.h"
+#include "wire/protocol.h"
 
 namespace troth {
 namespace {
 
-using apache::thrift::TConfiguration;
 using apache::thrift::TProcessor;
-using apache::thrift::protocol::TCompactProtocol;
+using apache::thrift::protocol::TProtocol;
 using apache::thrift::transport::TMemoryBuffer;
 
 class Peer : public wire::CoordinatorPeerNull {
@@ -53,7 +50,7 @@ const std::vector<std::shared_ptr<TProcessor>>& Processors() {
 }
 
 // The replies that processes of ours read.
-void TakeReply(std::uint8_t which, const std::shared_ptr<TCompactProtocol>& in) {
+void TakeReply(std::uint8_t which, const std::shared_ptr<TProtocol>& in) {
   switch (which % 4) {
     case 0: {
       std::vector<wire::PrepareReply> replies;
@@ -90,15 +87,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace troth;
   if (size < 2 || size > static_cast<std::size_t>(kMaxFrameBytes)) return 0;
   std::vector<std::uint8_t> frame(data + 1, data + size);
-  auto limits = std::make_shared<TConfiguration>(kMaxFrameBytes, kMaxFrameBytes);
+  const auto limits = FrameLimits();
   auto in = std::make_shared<TMemoryBuffer>(frame.data(), static_cast<std::uint32_t>(frame.size()),
                                             TMemoryBuffer::OBSERVE, limits);
   auto out = std::make_shared<TMemoryBuffer>();
-  auto from = std::make_shared<TCompactProtocol>(in);
+  const std::shared_ptr<TProtocol> from = BoundedProtocols()->getProtocol(in);
   try {
     const std::size_t processors = Processors().size();
     if (data[0] < processors) {
-      Processors()[data[0]]->process(from, std::make_shared<TCompactProtocol>(out), nullptr);
+      Processors()[data[0]]->process(from, BoundedProtocols()->getProtocol(out), nullptr);
     } else {
       TakeReply(static_cast<std::uint8_t>(data[0] - processors), from);
     }

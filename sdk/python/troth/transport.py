@@ -18,6 +18,8 @@ from thrift.transport.TTransport import CReadableTransport, TTransportBase, TTra
 log = logging.getLogger("troth")
 
 MAX_FRAME_BYTES = 1 << 20
+# Lists and maps of more elements are refused too.
+MAX_ELEMENTS = 1 << 17
 _SEND_TIMEOUT_S = 10.0
 # Thrift's decoder in C follows nesting, a level a byte, until the stack ends (seen: 100,000 levels
 # end a process with 8 MiB of it). Larger frames are left to the one in Python, which gives up.
@@ -168,7 +170,7 @@ class _Compact(TCompactProtocolAccelerated):
 
 def protocol_on(transport: FramedSocket) -> Any:
     return _Compact(transport, fallback=True, string_length_limit=MAX_FRAME_BYTES,
-                    container_length_limit=MAX_FRAME_BYTES)
+                    container_length_limit=MAX_ELEMENTS)
 
 
 def split_address(address: str) -> tuple[str, int]:
