@@ -237,6 +237,7 @@ std::vector<Root> Roots() {
   // A crash breaks connections too, so searches with crashes need no other breaks.
   const Faults crashes{true, true, 0, 0, false};
   const Faults crashes_retry{true, true, 0, 0, true};
+  const Faults crashes_slow{true, true, 0, 1, false};
   const Faults no_crash{false, false, 1, 1, false};
   std::vector<Root> roots;
   if (FLAGS_search == "small") {
@@ -249,6 +250,8 @@ std::vector<Root> Roots() {
     roots.push_back({2, {kStandard, kReadOnly}, crashes_retry});
     roots.push_back({2, {kEarly, kReadOnly}, crashes_retry});
     roots.push_back({2, {kReadOnly, kReadOnly}, crashes_retry});
+    roots.push_back({2, {kStandard, kStandard}, crashes_slow});
+    roots.push_back({2, {kStandard, kEarly}, crashes_slow});
   }
   if (FLAGS_search == "three" || FLAGS_search == "all") {
     roots.push_back({3, {kStandard, kStandard, kStandard}, no_crash});
@@ -272,8 +275,9 @@ int Main() {
     for (int p = 0; p < root.participants; ++p) {
       kinds += "SER"[static_cast<int>(root.kinds[static_cast<std::size_t>(p)])];
     }
-    std::fprintf(stderr, "%s %s: %llu situations\n", kinds.c_str(),
+    std::fprintf(stderr, "%s %s%s: %llu situations\n", kinds.c_str(),
                  root.faults.coordinator_crash ? "with crashes" : "without crashes",
+                 root.faults.slow > 0 ? ", one answer slow" : "",
                  static_cast<unsigned long long>(search.states() - before));
     if (search.violations() >= 3) break;
   }
