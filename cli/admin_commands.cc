@@ -1,57 +1,15 @@
 // See commands.h: what asks a running coordinator.
-#include <functional>
 #include <iostream>
-#include <memory>
 
-#include <thrift/transport/TBufferTransports.h>
-#include <thrift/transport/TSocket.h>
 #include <nlohmann/json.hpp>
 
-#include "CoordinatorAdmin.h"
-#include "cli/commands.h"
+#include "cli/admin_call.h"
 #include "cli/table.h"
-#include "client/connection.h"
-#include "wire/protocol.h"
 
 namespace troth {
 namespace {
 
 using nlohmann::json;
-
-int Usage(const std::string& how) {
-  std::cerr << "trothctl: usage: trothctl " << how << "\n";
-  return 2;
-}
-
-// Calls the coordinator, and says in words what went wrong.
-int Call(const ControlOptions& options,
-         const std::function<void(wire::CoordinatorAdminClient*)>& call) {
-  const Result<Address> address = Address::Parse(options.coordinator);
-  if (!address.ok()) {
-    std::cerr << "trothctl: --coordinator: " << address.status().message() << "\n";
-    return 2;
-  }
-  try {
-    auto socket =
-        std::make_shared<apache::thrift::transport::TSocket>(address->host, address->port);
-    socket->setConnTimeout(2'000);
-    socket->setRecvTimeout(35'000);
-    auto framed =
-        std::make_shared<apache::thrift::transport::TFramedTransport>(socket, FrameLimits());
-    wire::CoordinatorAdminClient client(
-        BoundedProtocol<apache::thrift::transport::TTransport>(framed));
-    framed->open();
-    call(&client);
-    return 0;
-  } catch (const wire::Refused& refused) {
-    std::cerr << "trothctl: refused: " << refused.message << "\n";
-    return 1;
-  } catch (const apache::thrift::TException& e) {
-    std::cerr << "trothctl: no coordinator answers at " << options.coordinator << " (" << e.what()
-              << "). Is it running, and is this its administrators' port (--admin_port)?\n";
-    return 3;
-  }
-}
 
 json Json(const wire::CoordinatorStatus& s) {
   json participants = json::array();
@@ -109,32 +67,6 @@ int StatusCommand(const ControlOptions& options, const Arguments& arguments) {
               << "since its start: committed " << s.committed << ", aborted " << s.aborted
               << ", read-only " << s.read_only << ", log syncs " << s.syncs << "\n\n";
     PrintParticipants(s);
-  });
-}
-
-int ListCommand(const ControlOptions& options, const Arguments& arguments) {
-  if (!arguments.empty()) return Usage("list [--limit N]");
-  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
-    std::vector<wire::TransactionStatus> list;
-    admin->transactions(list, options.limit);
-    json rows = json::array();
-    Table table({"transaction", "state", "age", "waiting for"});
-    for (const wire::TransactionStatus& t : list) {
-      std::string waiting;
-      for (const std::string& name : t.waiting_for) {
-        waiting += (waiting.empty() ? "" : ", ") + name;
-      }
-      table.Add({t.transaction_id, t.state, Age(t.age_ms), waiting});
-      rows.push_back({{"transaction", t.transaction_id},
-                      {"state", t.state},
-                      {"age_ms", t.age_ms},
-                      {"waiting_for", t.waiting_for}});
-    }
-    if (options.json) {
-      std::cout << rows.dump(2) << "\n";
-    } else {
-      table.Print(std::cout);
-    }
   });
 }
 

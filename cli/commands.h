@@ -2,6 +2,7 @@
 // returns the exit code: 0 done, 1 refused or wrong, 2 called wrongly, 3 not reachable.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,10 @@ struct ControlOptions {
   std::string reason;
   std::string transaction;  // wal dump: only this one
   std::string name;         // wal: whose log it must be; empty: anybody's
+  bool in_doubt = false;    // list: with what participants hold
+  std::int64_t older_than_ms = 0;
+  std::string participant;  // list: where something is unfinished
+  std::string database;     // why: how to reach a lost participant's database
 };
 
 using Arguments = std::vector<std::string>;
@@ -21,6 +26,9 @@ using Arguments = std::vector<std::string>;
 // Against a running coordinator.
 int StatusCommand(const ControlOptions& options, const Arguments& arguments);
 int ListCommand(const ControlOptions& options, const Arguments& arguments);
+int ShowCommand(const ControlOptions& options, const Arguments& arguments);
+int TraceCommand(const ControlOptions& options, const Arguments& arguments);
+int WhyCommand(const ControlOptions& options, const Arguments& arguments);
 int HeuristicsCommand(const ControlOptions& options, const Arguments& arguments);
 int ParticipantsCommand(const ControlOptions& options, const Arguments& arguments);
 int DrainCommand(const ControlOptions& options, const Arguments& arguments);

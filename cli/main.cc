@@ -1,4 +1,5 @@
 // trothctl: what is in doubt, why, and settling it without guessing. docs/operations.md.
+#include <charconv>
 #include <iostream>
 #include <map>
 
@@ -12,6 +13,12 @@ DEFINE_bool(json, false, "output for programs");
 DEFINE_int32(limit, 100, "list: at most so many");
 DEFINE_string(reason, "", "who decides, and why; kept for ever");
 DEFINE_string(transaction, "", "wal dump: only what concerns this transaction");
+DEFINE_bool(in_doubt, false, "list: also what participants hold prepared, and whom it blocks");
+DEFINE_string(older_than, "", "list: only what is older: 500ms, 30s, 5min, 2h");
+DEFINE_string(participant, "", "list: only where this participant is unfinished");
+DEFINE_string(database, "",
+              "why: words of a connection string (user=... password=...) for the database of a "
+              "participant that is lost; host and port are known");
 DEFINE_string(name, "", "wal: name or id of the coordinator whose log it must be");
 
 namespace {
@@ -21,6 +28,11 @@ constexpr char kUsage[] =
     "\n"
     "  trothctl status                            state, counts, participants\n"
     "  trothctl list [--limit N]                  transactions undecided or not applied yet\n"
+    "  trothctl list --in_doubt [--older_than AGE] [--participant NAME]\n"
+    "                                             these, what participants hold, whom it blocks\n"
+    "  trothctl show ID                           one transaction: its state, its branches\n"
+    "  trothctl trace ID                          its timeline over all branches\n"
+    "  trothctl why ID|GID [--database CONNINFO]  who waits behind it, since when, what ends it\n"
     "  trothctl heuristics                        branches that ended against the decision\n"
     "  trothctl participants [list]               who is registered, up, and owes what\n"
     "  trothctl participants forget|rebind NAME\n"
@@ -32,6 +44,21 @@ constexpr char kUsage[] =
     "\n"
     "Exit codes: 0 done, 1 refused or not intact, 2 called wrongly, 3 not reachable.";
 
+// `500ms`, `30s`, `30` (seconds), `5min`, `2h`; nothing is 0.
+bool ParseAge(const std::string& text, std::int64_t* ms) {
+  *ms = 0;
+  if (text.empty()) return true;
+  const char* const end = text.data() + text.size();
+  const auto [unit, error] = std::from_chars(text.data(), end, *ms);
+  if (error != std::errc() || *ms < 0 || *ms > 1'000'000'000) return false;
+  static const std::map<std::string, std::int64_t> kUnits = {
+      {"ms", 1}, {"", 1'000}, {"s", 1'000}, {"min", 60'000}, {"h", 3'600'000}};
+  const auto factor = kUnits.find(std::string(unit, end));
+  if (factor == kUnits.end()) return false;
+  *ms *= factor->second;
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -40,6 +67,9 @@ int main(int argc, char** argv) {
   static const std::map<std::string, Command> kCommands = {
       {"status", troth::StatusCommand},
       {"list", troth::ListCommand},
+      {"show", troth::ShowCommand},
+      {"trace", troth::TraceCommand},
+      {"why", troth::WhyCommand},
       {"heuristics", troth::HeuristicsCommand},
       {"participants", troth::ParticipantsCommand},
       {"drain", troth::DrainCommand},
@@ -54,7 +84,20 @@ int main(int argc, char** argv) {
               << "; see trothctl --help\n";
     return 2;
   }
-  const troth::ControlOptions options{FLAGS_coordinator, FLAGS_json,        FLAGS_limit,
-                                      FLAGS_reason,      FLAGS_transaction, FLAGS_name};
+  troth::ControlOptions options;
+  options.coordinator = FLAGS_coordinator;
+  options.json = FLAGS_json;
+  options.limit = FLAGS_limit;
+  options.reason = FLAGS_reason;
+  options.transaction = FLAGS_transaction;
+  options.name = FLAGS_name;
+  options.in_doubt = FLAGS_in_doubt;
+  options.participant = FLAGS_participant;
+  options.database = FLAGS_database;
+  if (!ParseAge(FLAGS_older_than, &options.older_than_ms)) {
+    std::cerr << "trothctl: --older_than " << FLAGS_older_than
+              << ": give a number with ms, s, min or h\n";
+    return 2;
+  }
   return command->second(options, troth::Arguments(argv + 2, argv + argc));
 }

@@ -7,11 +7,13 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "coordinator/commit_protocol_views.h"
 #include "coordinator/lease_book.h"
 #include "coordinator/protocol_events.h"
 #include "coordinator/registry.h"
@@ -86,12 +88,10 @@ class CommitProtocol {
   const RecoveredState& state() const { return state_; }
   // What the machine knows of a transaction, one line; stable.
   std::string DebugString(const LocalId& id) const;
-  struct TransactionView {
-    LocalId id;
-    std::string state;
-    std::vector<std::string> waiting_for;  // names of participants
-    RunningMs began = 0;
-  };
+  // What an inquiry after the id would be answered (in_doubt.h).
+  InDoubtAnswer Resolve(const TransactionId& id) const;
+  // One that is in memory: undecided, or decided and not acknowledged.
+  std::optional<TransactionView> Find(const LocalId& id) const;
   // Transactions in memory, by id, at most `limit`.
   std::vector<TransactionView> List(std::size_t limit) const;
   // Checks what must hold between any two steps; dies if it does not.
@@ -204,13 +204,13 @@ class CommitProtocol {
   void ServeLeases();
 
   // Knowledge.
-  InDoubtAnswer Resolve(const TransactionId& id) const;
   bool LogWhole() const;
   bool InLiveLease(const LocalId& id) const;
   LocalId EndedLine() const;
   void BeginServing();
   TransactionId Full(const LocalId& id) const { return {options_.coordinator_id, id}; }
   Branch* FindBranch(Transaction* tx, ParticipantIndex participant);
+  TransactionView ViewOf(const LocalId& id, const Transaction& tx) const;
   std::uint64_t Append(LogRecord record, bool force, ReplyToken token = 0,
                        std::string instance = {});
   void At(RunningMs when, Timer timer);

@@ -552,27 +552,40 @@ std::string CommitProtocol::DebugString(const LocalId& id) const {
   return text;
 }
 
-std::vector<CommitProtocol::TransactionView> CommitProtocol::List(std::size_t limit) const {
+std::vector<TransactionView> CommitProtocol::List(std::size_t limit) const {
   std::vector<LocalId> ids;
   ids.reserve(transactions_.size());
   for (const auto& [id, tx] : transactions_) ids.push_back(id);
   const std::size_t count = std::min(limit, ids.size());
   std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end());
-  static constexpr const char* kStates[] = {"preparing", "deciding", "committed"};
   std::vector<TransactionView> views;
   for (std::size_t i = 0; i < count; ++i) {
-    const Transaction& tx = transactions_.at(ids[i]);
-    TransactionView view{ids[i], kStates[static_cast<int>(tx.state)], {}, tx.began};
-    for (const Branch& branch : tx.branches) {
-      if (branch.state == BranchState::kReadOnly || branch.state == BranchState::kAcknowledged) {
-        continue;
-      }
-      if (tx.state == State::kPreparing && branch.state == BranchState::kPrepared) continue;
-      view.waiting_for.push_back(registry_.at(branch.evidence.participant).record.name);
-    }
-    views.push_back(std::move(view));
+    views.push_back(ViewOf(ids[i], transactions_.at(ids[i])));
   }
   return views;
+}
+
+std::optional<TransactionView> CommitProtocol::Find(const LocalId& id) const {
+  const auto tx = transactions_.find(id);
+  if (tx == transactions_.end()) return std::nullopt;
+  return ViewOf(id, tx->second);
+}
+
+TransactionView CommitProtocol::ViewOf(const LocalId& id, const Transaction& tx) const {
+  static constexpr const char* kStates[] = {"preparing", "deciding", "committed"};
+  static constexpr const char* kBranches[] = {"not-asked", "asked",     "read-only",
+                                              "prepared",  "finishing", "acknowledged"};
+  TransactionView view{id, kStates[static_cast<int>(tx.state)], {}, tx.began, {}, tx.key};
+  for (const Branch& branch : tx.branches) {
+    const std::string& name = registry_.at(branch.evidence.participant).record.name;
+    view.branches.push_back({name, kBranches[static_cast<int>(branch.state)], branch.evidence});
+    if (branch.state == BranchState::kReadOnly || branch.state == BranchState::kAcknowledged) {
+      continue;
+    }
+    if (tx.state == State::kPreparing && branch.state == BranchState::kPrepared) continue;
+    view.waiting_for.push_back(name);
+  }
+  return view;
 }
 
 void CommitProtocol::CheckInvariants() const {

@@ -82,11 +82,13 @@ void Coordinator::Run() {
 }
 
 void Coordinator::StepAll(std::vector<Event>* events) {
+  if (timeline_ != nullptr) timeline_->Now(clock_->NowNs());
   protocol_.Step(TimePassed{std::max(Now(), protocol_.now()), clock_->WallUnixMs()}, &actions_);
   Dispatch();
   for (Event& event : *events) {
     if (std::holds_alternative<TimePassed>(event)) continue;  // told above, and later than this
     TellRoom();
+    Note(event);
     if (const auto* durable = std::get_if<RecordsDurable>(&event)) {
       durable_batch_.store(durable->batch, std::memory_order_release);
     }
@@ -120,16 +122,26 @@ void Coordinator::Perform(Action* action) {
   struct Visitor {
     Coordinator* self;
     Action* whole;
-    void operator()(const SendPrepare& a) { self->channel_->Send(a); }
-    void operator()(const SendFinish& a) { self->channel_->Send(a); }
+    void operator()(const SendPrepare& a) {
+      self->Note(a);
+      self->channel_->Send(a);
+    }
+    void operator()(const SendFinish& a) {
+      self->Note(a);
+      self->channel_->Send(a);
+    }
     void operator()(const AppendRecord& a) {
+      self->Note(a);
       self->log_->Append(a.record);
       ++self->appended_;
       if (a.force) self->forced_.store(self->appended_);
     }
     void operator()(const Connect& a) { self->channel_->Connect(a); }
     void operator()(const Disconnect& a) { self->channel_->Disconnect(a.participant); }
-    void operator()(const ReplyOutcome& a) { Reply(a.token); }
+    void operator()(const ReplyOutcome& a) {
+      self->Note(a);
+      Reply(a.token);
+    }
     void operator()(const ReplyRefused& a) { Reply(a.token); }
     void operator()(const ReplyLease& a) { Reply(a.token); }
     void operator()(const ReplyEnrolled& a) { Reply(a.token); }

@@ -14,6 +14,7 @@
 #include "coordinator/commit_protocol.h"
 #include "coordinator/decision_log.h"
 #include "coordinator/participant_channel.h"
+#include "coordinator/timeline.h"
 
 namespace troth {
 
@@ -37,6 +38,8 @@ class Coordinator {
   Coordinator(const Coordinator&) = delete;
   Coordinator& operator=(const Coordinator&) = delete;
 
+  // Notes there what happens to transactions; it outlives this. Before Start.
+  void Watch(Timeline* timeline) { timeline_ = timeline; }
   // Begins the epoch. Once, before anything else.
   void Start();
 
@@ -85,11 +88,16 @@ class Coordinator {
   void Dispatch();
   void Perform(Action* action);
   void TellRoom();
+  template <typename EventOrAction>
+  void Note(const EventOrAction& what) {
+    if (timeline_ != nullptr) timeline_->Note(what);
+  }
 
   Clock* const clock_;
   DecisionLog* const log_;
   ParticipantChannel* const channel_;
   ReplySink* const replies_;
+  Timeline* timeline_ = nullptr;
   const std::int64_t opened_at_ms_;  // on the clock
   const RunningMs running_base_;
   const Epoch epoch_;

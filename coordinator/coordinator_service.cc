@@ -356,6 +356,15 @@ class AdminHandler : public wire::CoordinatorAdminIf {
  public:
   explicit AdminHandler(CoordinatorServer::Rep* rep) : rep_(rep) {}
 
+  void in_doubt(std::vector<wire::TransactionReport>& reply,
+                const wire::InDoubtFilter& filter) override {
+    reply = Looking().InDoubt(filter);
+  }
+  void inspect(wire::TransactionReport& reply, const wire::TransactionId& transaction_id) override {
+    Result<wire::TransactionReport> report = Looking().Inspect(transaction_id);
+    if (!report.ok()) Throw(Reason::kInvalid, report.status().message());
+    reply = *std::move(report);
+  }
   void status(wire::CoordinatorStatus& reply) override {
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
     reply.syncs = static_cast<std::int64_t>(rep_->coordinator->syncs());
@@ -408,6 +417,12 @@ class AdminHandler : public wire::CoordinatorAdminIf {
   }
 
  private:
+  Inspection& Looking() {
+    if (rep_->options.inspection == nullptr) {
+      Throw(Reason::kNotServing, "this coordinator was started without inspection");
+    }
+    return *rep_->options.inspection;
+  }
   // Under the machine: copies only.
   static void Fill(wire::CoordinatorStatus* reply, const CommitProtocol& protocol) {
     reply->state = StateOf(protocol);

@@ -9,6 +9,7 @@
 #include "common/status.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/crew.h"
+#include "coordinator/inspection_service.h"
 #include "coordinator/monitoring_service.h"
 #include "coordinator/thrift_channel.h"
 
@@ -28,6 +29,7 @@ class CoordinatorServer {
     int max_administrators = 16;
     int idle_ms = 300'000;
     Monitoring* monitoring = nullptr;  // told how commits end; outlives the server
+    Inspection* inspection = nullptr;  // asked by administrators; outlives the server
   };
 
   // Borrows all; they must outlive it.

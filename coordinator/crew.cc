@@ -131,6 +131,17 @@ void Crew::KeeperLoop() {
     }
     const RunningMs left = coordinator_->NextTimer() - coordinator_->Now();
     if (left <= 0) {
+      if (!polling_) {
+        // Nobody waits for an answer: a participant that is gone is noticed all the same.
+        polling_ = true;
+        poller_ = nullptr;
+        poll_until_ = coordinator_->Now();
+        mutex_.Unlock();
+        answers_->Poll(0);
+        mutex_.Lock();
+        polling_ = false;
+        Promote();
+      }
       mutex_.Unlock();
       coordinator_->Tick();
       mutex_.Lock();

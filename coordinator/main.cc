@@ -169,6 +169,13 @@ int Serve() {
   troth::Coordinator coordinator(
       troth::CommitProtocol(MachineOptions(id), std::move(state), epoch_random, last_batch),
       troth::SystemClock(), &log, &channel, &crew);
+  troth::Timeline timeline;
+  coordinator.Watch(&timeline);
+  troth::Inspection inspection(
+      id, &coordinator, &crew, &channel, &timeline,
+      [&monitoring](troth::TransactionHistory::Phase phase, double seconds) {
+        monitoring.Passed(phase, seconds);
+      });
   channel.Start(&coordinator, [&crew] { crew.Nudge(); });
   log.Start(DieOfLog, [&coordinator, &crew] {
     if (const troth::Status flushed = coordinator.FlushLog(/*mark=*/true); !flushed.ok()) {
@@ -178,10 +185,12 @@ int Serve() {
   });
   coordinator.Start();
   crew.Start(&coordinator, &channel);
+  inspection.Start();
 
   troth::CoordinatorServer server(
       {id, random.substr(4), FLAGS_host, FLAGS_client_port, FLAGS_peer_port, FLAGS_admin_port,
-       FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms), &monitoring},
+       FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms), &monitoring,
+       &inspection},
       &coordinator, &crew, &channel);
   const troth::Status listening = server.Start();
   monitoring.Look([&server] { return server.State(); },
@@ -203,6 +212,7 @@ int Serve() {
     Drain(&coordinator, &crew);
   }
   monitoring.Leave("stopping");
+  inspection.Stop();
   crew.Stop();
   server.Stop();
   channel.Stop();

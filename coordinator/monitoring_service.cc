@@ -28,6 +28,13 @@ struct Monitoring::Instruments {
           .Name("troth_commit_duration_seconds")
           .Help("From a commit call to its answer, by what was answered.")
           .Register(registry);
+  Family<Histogram>& phase_family =
+      prometheus::BuildHistogram()
+          .Name("troth_phase_duration_seconds")
+          .Help(
+              "Phases of transactions that commit: prepare (commit call to last vote), log (to the "
+              "durable decision), finish (to the last acknowledgement).")
+          .Register(registry);
   Family<Counter>& refused = prometheus::BuildCounter()
                                  .Name("troth_commits_refused_total")
                                  .Help("Commit calls that did nothing, by reason.")
@@ -38,12 +45,19 @@ struct Monitoring::Instruments {
                         .Register(registry)
                         .Add({}, kBuckets);
   std::map<std::string, Histogram*> commits;
+  std::map<TransactionHistory::Phase, Histogram*> phases;
 };
 
 Monitoring::Monitoring() : instruments_(std::make_unique<Instruments>()) {
   for (const char* outcome : kOutcomes) {
     instruments_->commits[outcome] =
         &instruments_->commit_family.Add({{"outcome", outcome}}, kBuckets);
+  }
+  using Phase = TransactionHistory::Phase;
+  const std::pair<Phase, const char*> phases[] = {
+      {Phase::kPrepare, "prepare"}, {Phase::kLog, "log"}, {Phase::kFinish, "finish"}};
+  for (const auto& [phase, name] : phases) {
+    instruments_->phases[phase] = &instruments_->phase_family.Add({{"phase", name}}, kBuckets);
   }
 }
 
@@ -56,6 +70,10 @@ void Monitoring::Committed(const std::string& outcome, double seconds) {
 
 void Monitoring::Refused(const std::string& reason) {
   instruments_->refused.Add({{"reason", reason}}).Increment();
+}
+
+void Monitoring::Passed(TransactionHistory::Phase phase, double seconds) {
+  instruments_->phases.at(phase)->Observe(seconds);
 }
 
 void Monitoring::Synced(double seconds) { instruments_->sync.Observe(seconds); }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/thread_annotations.h"
+#include "coordinator/timeline.h"
 #include "wire/http_listener.h"
 #include "wire/metrics.h"
 
@@ -25,6 +26,8 @@ class Monitoring {
   void Committed(const std::string& outcome, double seconds);
   // A commit call that did nothing; `reason` as troth.thrift names it.
   void Refused(const std::string& reason);
+  // A phase of a transaction that commits.
+  void Passed(TransactionHistory::Phase phase, double seconds);
   // A sync of the log.
   void Synced(double seconds);
 

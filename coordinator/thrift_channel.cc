@@ -183,6 +183,7 @@ struct ThriftChannel::Peer {
   DatabaseId database;  // its name is bound to
   std::string database_address;
   bool leaving = false;
+  SteadyClock::time_point down_since = SteadyClock::now();  // of no meaning while one is up
   std::vector<std::unique_ptr<Place>> places;
   std::thread reconnector;
   CondVar changed;
@@ -454,6 +455,7 @@ void ThriftChannel::Drop(Place* place, const std::string& why) {
   peer->changed.NotifyAll();
   Place* other = peer->Choose("");
   if (other == nullptr) {
+    peer->down_since = SteadyClock::now();
     coordinator_->Enqueue(ParticipantDown{peer->index});
     return;
   }
@@ -470,6 +472,27 @@ bool ThriftChannel::Up(ParticipantIndex participant, const std::string& instance
   if (peer == peers_.end()) return false;
   const Place* place = peer->second->Choose(instance);
   return place != nullptr && (instance.empty() || place->instance == instance);
+}
+
+ThriftChannel::Whereabouts ThriftChannel::Where(ParticipantIndex participant) const {
+  MutexLock lock(&mutex_);
+  const auto found = peers_.find(participant);
+  if (found == peers_.end()) return {};
+  const Peer& peer = *found->second;
+  Whereabouts where;
+  const Place* place = peer.Choose("");
+  where.up = place != nullptr;
+  if (!where.up) {
+    where.down_ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now() - peer.down_since)
+            .count();
+    if (!peer.places.empty()) place = peer.places.back().get();
+  }
+  if (place != nullptr) {
+    where.host = place->host;
+    where.port = place->port;
+  }
+  return where;
 }
 
 ThriftChannel::Stats ThriftChannel::stats() const {

@@ -60,6 +60,15 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
     std::uint64_t reconnects = 0;
   };
   Stats stats() const;
+  // Where a participant is reached: the connected process with the least to do, else one that is
+  // looked for; port 0: none was ever heard of. `down_ms`: since when there is no connection.
+  struct Whereabouts {
+    bool up = false;
+    std::int64_t down_ms = 0;
+    std::string host;
+    std::uint32_t port = 0;
+  };
+  Whereabouts Where(ParticipantIndex participant) const;
   // The connections to this instance are there now; without a name: to any.
   bool Up(ParticipantIndex participant, const std::string& instance = {}) const;
 

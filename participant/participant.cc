@@ -20,6 +20,7 @@
 #include "common/vote_mac.h"
 #include "participant/coordinator_link.h"
 #include "participant/epoch_fence.h"
+#include "participant/inspection_service.h"
 #include "participant/participant_service.h"
 #include "participant/postgres.h"
 #include "participant/postgres_errors.h"
@@ -38,6 +39,7 @@ constexpr milliseconds kSettleWait{1'000};
 constexpr milliseconds kTellEvery{1'000};
 constexpr milliseconds kTakeOver{10'000};  // the sweep of an instance that holds the lock is dead
 constexpr milliseconds kGoodbye{5'000};
+constexpr milliseconds kLookTime{2'500};  // shorter than who asks waits
 constexpr std::size_t kInquiriesAtOnce = 1'000;
 // So that those of the coordinator, for which clients wait, come in between.
 constexpr std::size_t kOrdersAtOnce = 128;
@@ -118,7 +120,8 @@ class ParticipantProcess : public Participant {
                  [this] { return DatabaseAddress(); },
                  &table_,
                  &fence_,
-                 [this] { return Report(); }} {
+                 [this] { return Report(); },
+                 [this](const auto& ids, std::size_t limit) { return LookAt(ids, limit); }} {
     // Before any listener: whoever calls finds them.
     for (const std::string& address : options_.coordinators) {
       links_.push_back(std::make_unique<CoordinatorLink>(
@@ -160,6 +163,8 @@ class ParticipantProcess : public Participant {
   wire::Branch ExecuteIn(const wire::Context& context, bool one_statement, const SessionWork& work);
 
   wire::ParticipantStatusReport Report();
+  Result<std::vector<wire::PreparedBranch>> LookAt(const std::vector<std::string>& ids,
+                                                   std::size_t limit) const;
   void Enrolling(const std::string& database_address) {
     MutexLock lock(&address_mutex_);
     database_address_ = database_address;
@@ -299,6 +304,14 @@ wire::ParticipantStatusReport ParticipantProcess::Report() {
   for (const auto& link : links_) report.coordinator_up = report.coordinator_up && link->up();
   report.database_up = database_up_;
   return report;
+}
+
+// On a connection of its own: phase two waits for no administrator.
+Result<std::vector<wire::PreparedBranch>> ParticipantProcess::LookAt(
+    const std::vector<std::string>& ids, std::size_t limit) const {
+  PreparedQuestion question{GidPrefix(options_.name), {}, limit};
+  for (const std::string& id : ids) question.gids.push_back(question.prefix + id);
+  return LookAtPrepared(options_.conninfo, question, kLookTime);
 }
 
 // Serving -----------------------------------------------------------------------------------

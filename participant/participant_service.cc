@@ -165,6 +165,18 @@ class AdminHandler : public wire::ParticipantAdminIf {
     }
   }
 
+  void prepared(std::vector<wire::PreparedBranch>& out,
+                const std::vector<wire::TransactionId>& transaction_ids,
+                std::int32_t limit) override {
+    for (const std::string& id : transaction_ids) {
+      if (!TransactionId::Parse(id).ok()) Throw(Refused::kInvalid, "not a transaction id: " + id);
+    }
+    auto branches =
+        context_->prepared(transaction_ids, static_cast<std::size_t>(std::clamp(limit, 1, 1000)));
+    if (!branches.ok()) Throw(Refused::kDatabaseUnavailable, branches.status().message());
+    out = *std::move(branches);
+  }
+
  private:
   const ServiceContext* const context_;
 };
@@ -180,7 +192,9 @@ class PeerProcessor : public wire::ParticipantPeerProcessor {
   bool dispatchCall(apache::thrift::protocol::TProtocol* in,
                     apache::thrift::protocol::TProtocol* out, const std::string& name,
                     std::int32_t sequence, void* call) override {
-    if (name == "status" || name == "branches") return admin_.Call(in, out, name, sequence, call);
+    if (name == "status" || name == "branches" || name == "prepared") {
+      return admin_.Call(in, out, name, sequence, call);
+    }
     return ParticipantPeerProcessor::dispatchCall(in, out, name, sequence, call);
   }
 

@@ -33,6 +33,9 @@ struct ServiceContext {
   EpochFence* fence = nullptr;
   // For administrators.
   std::function<wire::ParticipantStatusReport()> status;
+  std::function<Result<std::vector<wire::PreparedBranch>>(const std::vector<std::string>& ids,
+                                                          std::size_t limit)>
+      prepared;
 };
 
 wire::Refused ToWire(const Refusal& refusal);

@@ -18,7 +18,7 @@ ARROWS = {
     "coordinator": ["recovery", "wire", "common"],
     "participant": ["wire", "common"],
     "client": ["wire", "common"],
-    "cli": ["recovery", "client", "wire", "common"],
+    "cli": ["recovery", "client", "participant", "wire", "common"],
     "examples": ["participant", "client", "common"],
     "jepsen": ["participant", "client", "common"],
     "tests": ["*"],

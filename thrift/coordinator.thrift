@@ -4,6 +4,7 @@
  * of its own, so that a full one never blocks another.
  */
 include "troth.thrift"
+include "participant.thrift"
 
 namespace cpp troth.wire
 namespace py troth.wire.coordinator
@@ -275,8 +276,87 @@ struct Heuristic {
   5: required i64 at_unix_ms,
 }
 
+/** A branch of a transaction that is looked at. */
+struct BranchReport {
+  1: required string participant,
+  /** Its name in pg_prepared_xacts. */
+  2: required string gid,
+  /**
+   * To the coordinator: `not-asked` (its prepare could not be sent), `asked`, `read-only`,
+   * `prepared` (voted so), `finishing` (the decision was sent), `acknowledged`; `unheard-of`: the
+   * participant holds it, and no commit that names it was asked here.
+   */
+  3: required string state,
+  /** The coordinator has a connection to the participant now; else milliseconds since it lost
+      the last one, or since its own start. */
+  4: required bool up,
+  5: required i64 down_ms,
+  /** Host and port of the participant's peer listener, and of its database, as enrolled. */
+  6: required string address,
+  7: required string database_address,
+  /** Once voted prepared: the 64-bit xid, timeline and position of the vote. */
+  8: optional i64 xid,
+  9: optional i32 timeline,
+  10: optional i64 position,
+  /** What the database shows now; absent when it holds nothing, or could not be asked. */
+  11: optional participant.PreparedBranch prepared,
+  /** Why it could not be asked; absent when it was, or need not be. */
+  12: optional string unseen,
+}
+
+/** Something that happened to a transaction in this life of the coordinator. */
+struct TimelineEvent {
+  /** Microseconds ago. */
+  1: required i64 ago_us,
+  /** Where; empty: at the coordinator. */
+  2: required string participant,
+  /** `commit asked`, `prepare sent`, `voted prepared`, `decided`, `decision durable`, ... */
+  3: required string what,
+}
+
+/** A transaction, looked at from all sides. */
+struct TransactionReport {
+  1: required troth.TransactionId transaction_id,
+  /**
+   * `preparing`, `deciding`, `committed` while the coordinator works on it; else what it would
+   * answer an inquiry: `committed`, `aborted`, `pending` (its commit may still be asked),
+   * `expired`, `not-mine`.
+   */
+  2: required string state,
+  /** A branch is prepared and not finished, as far as anybody who could be asked knows. */
+  3: required bool in_doubt,
+  /** Of the oldest thing known of it: commit asked, or PREPARE. -1: not known. */
+  4: required i64 age_ms,
+  /** One sentence for people: whom it waits for, and why. */
+  5: required string why,
+  6: required list<BranchReport> branches,
+  /** Oldest first. Complete while the transaction is under way, unless many thousands are; of
+      ended ones the last few thousand are kept. */
+  7: required list<TimelineEvent> timeline,
+  8: required list<Heuristic> heuristics,
+  9: optional string key,
+}
+
+/** Which transactions are wanted; what is absent does not matter. */
+struct InDoubtFilter {
+  1: optional i64 older_than_ms,
+  2: optional string participant,
+  /** At most so many, the oldest; at most, and by default, 1,000. */
+  3: optional i32 limit,
+}
+
 /** For administrators. */
 service CoordinatorAdmin {
+  /**
+   * Transactions that are undecided, or decided and not applied everywhere, and prepared branches
+   * that participants hold and no transaction here accounts for; the oldest first. Asks every
+   * participant that is up, all at once, each 3 s at most. Without timelines.
+   */
+  list<TransactionReport> in_doubt(1: InDoubtFilter filter) throws (1: troth.Refused refused),
+  /** One transaction with its timeline, its branches, and who waits for them. Asks the
+      participants concerned. */
+  TransactionReport inspect(1: troth.TransactionId transaction_id)
+      throws (1: troth.Refused refused),
   CoordinatorStatus status() throws (1: troth.Refused refused),
   /** Oldest ids first, at most `limit` (at most 1,000). */
   list<TransactionStatus> transactions(1: i32 limit) throws (1: troth.Refused refused),

@@ -112,8 +112,54 @@ struct ParticipantStatusReport {
   9: required bool database_up,
 }
 
+/**
+ * A session of the participant's database that waits for a lock behind a prepared branch. What
+ * PostgreSQL shows the participant's role: users' names and texts of others may be hidden.
+ */
+struct WaitingSession {
+  1: required i32 pid,
+  2: required string user,
+  3: required string application,
+  /** Milliseconds it has waited for this lock, by the database's clock. */
+  4: required i64 waiting_ms,
+  /** What it waits for: `transactionid ShareLock`, `tuple ExclusiveLock of account`, ... */
+  5: required string lock,
+  /** Pids of the sessions in front of it; empty: the branch itself is. */
+  6: required list<i32> behind,
+  /** The start of its statement, at most 200 bytes. */
+  7: required string statement,
+}
+
+/** A prepared branch as its database shows it now. */
+struct PreparedBranch {
+  1: required string gid,
+  2: required troth.TransactionId transaction_id,
+  /** 32 low bits, as pg_prepared_xacts shows it. */
+  3: required i64 xid,
+  /** Milliseconds since PREPARE, by the database's clock. */
+  4: required i64 prepared_ms,
+  /** Role that prepared it, and may finish it. */
+  5: required string owner,
+  6: required string database,
+  /** Transactions begun since its own (age(xid)); vacuum keeps what was deleted since. */
+  7: required i64 xmin_age,
+  /** Nothing else in the server holds vacuum back as far. */
+  8: required bool holds_vacuum,
+  /** Relations it holds locks of, at most 20. */
+  9: required list<string> relations,
+  /** Who waits for it, directly or behind another; the longest first, at most 100. */
+  10: required list<WaitingSession> waiting,
+}
+
 /** For administrators; on the peer listener, guarded by certificate. */
 service ParticipantAdmin {
   ParticipantStatusReport status() throws (1: troth.Refused refused),
   list<BranchStatus> branches(1: i32 limit) throws (1: troth.Refused refused),
+  /**
+   * What the database holds prepared of this participant: those of `transaction_ids`, or, when
+   * that is empty, the oldest `limit` (at most 1,000); and who waits for them. Asks the database
+   * anew, a few milliseconds. Refused(DATABASE_UNAVAILABLE).
+   */
+  list<PreparedBranch> prepared(1: list<troth.TransactionId> transaction_ids, 2: i32 limit)
+      throws (1: troth.Refused refused),
 }

@@ -1,0 +1,50 @@
+// See admin_call.h.
+#include "cli/admin_call.h"
+
+#include <iostream>
+#include <memory>
+
+#include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TSocket.h>
+
+#include "client/connection.h"
+#include "wire/protocol.h"
+
+namespace troth {
+
+int Usage(const std::string& how) {
+  std::cerr << "trothctl: usage: trothctl " << how << "\n";
+  return 2;
+}
+
+// Calls the coordinator, and says in words what went wrong.
+int Call(const ControlOptions& options,
+         const std::function<void(wire::CoordinatorAdminClient*)>& call) {
+  const Result<Address> address = Address::Parse(options.coordinator);
+  if (!address.ok()) {
+    std::cerr << "trothctl: --coordinator: " << address.status().message() << "\n";
+    return 2;
+  }
+  try {
+    auto socket =
+        std::make_shared<apache::thrift::transport::TSocket>(address->host, address->port);
+    socket->setConnTimeout(2'000);
+    socket->setRecvTimeout(35'000);
+    auto framed =
+        std::make_shared<apache::thrift::transport::TFramedTransport>(socket, FrameLimits());
+    wire::CoordinatorAdminClient client(
+        BoundedProtocol<apache::thrift::transport::TTransport>(framed));
+    framed->open();
+    call(&client);
+    return 0;
+  } catch (const wire::Refused& refused) {
+    std::cerr << "trothctl: refused: " << refused.message << "\n";
+    return 1;
+  } catch (const apache::thrift::TException& e) {
+    std::cerr << "trothctl: no coordinator answers at " << options.coordinator << " (" << e.what()
+              << "). Is it running, and is this its administrators' port (--admin_port)?\n";
+    return 3;
+  }
+}
+
+}  // namespace troth

@@ -1,0 +1,506 @@
+// See inspection_service.h.
+#include "coordinator/inspection_service.h"
+
+#include <algorithm>
+#include <future>
+#include <map>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TSocket.h>
+
+#include "ParticipantAdmin.h"
+#include "common/thread_annotations.h"
+#include "wire/protocol.h"
+
+namespace troth {
+namespace {
+
+constexpr std::size_t kMost = 1'000;
+// Of a list; a single report shows all. The answer stays below the limit of a frame.
+constexpr std::size_t kWaitingInList = 500;
+constexpr int kConnectMs = 1'000;
+constexpr int kAnswerMs = 3'000;
+constexpr std::chrono::milliseconds kTakeEvery{1'000};
+
+// A participant as the registry and the channel know it.
+struct Member {
+  ParticipantIndex index = 0;
+  std::string name;
+  std::string database_address;
+  std::string address;
+  ThriftChannel::Whereabouts where;
+};
+using Members = std::map<std::string, Member>;  // by name
+
+// What a participant's database holds prepared, or why nobody knows.
+using Prepared = Result<std::vector<wire::PreparedBranch>>;
+
+Prepared AskPrepared(const ThriftChannel::Whereabouts& where, const std::vector<std::string>& ids) {
+  using apache::thrift::transport::TFramedTransport;
+  using apache::thrift::transport::TSocket;
+  std::vector<wire::PreparedBranch> branches;
+  try {
+    auto socket = std::make_shared<TSocket>(where.host, static_cast<int>(where.port));
+    socket->setConnTimeout(kConnectMs);
+    socket->setRecvTimeout(kAnswerMs);
+    socket->setSendTimeout(kAnswerMs);
+    auto framed = std::make_shared<TFramedTransport>(socket, FrameLimits());
+    wire::ParticipantAdminClient client(BoundedProtocol(framed));
+    framed->open();
+    client.prepared(branches, ids, static_cast<std::int32_t>(kMost));
+  } catch (const wire::Refused& refused) {
+    return Status(Code::kUnavailable, refused.message);
+  } catch (const apache::thrift::TException& e) {
+    return Status(Code::kUnavailable, std::string("it does not answer: ") + e.what());
+  }
+  return branches;
+}
+
+std::string AgeText(std::int64_t ms) {
+  if (ms < 120'000) return std::to_string(ms / 1000) + " s";
+  if (ms < 7'200'000) return std::to_string(ms / 60'000) + " min";
+  return std::to_string(ms / 3'600'000) + " h";
+}
+
+bool Unfinished(const wire::BranchReport& branch) {
+  return branch.state != "acknowledged" && branch.state != "read-only";
+}
+
+// "east (down for 12 s), west"
+std::string Names(const wire::TransactionReport& report, bool (*which)(const wire::BranchReport&)) {
+  std::string text;
+  for (const wire::BranchReport& branch : report.branches) {
+    if (!which(branch)) continue;
+    text += (text.empty() ? "" : ", ") + branch.participant;
+    if (!branch.up) text += " (down for " + AgeText(branch.down_ms) + ")";
+  }
+  return text;
+}
+
+bool Prepares(const wire::BranchReport& branch) {
+  return branch.state == "not-asked" || branch.state == "asked";
+}
+bool Holds(const wire::BranchReport& branch) { return branch.__isset.prepared; }
+
+std::string WhyOf(const wire::TransactionReport& report) {
+  const std::string& state = report.state;
+  if (state == "preparing") {
+    return "not decided: waits for the vote of " + Names(report, Prepares) +
+           "; aborted when its deadline passes";
+  }
+  if (state == "deciding") return "all voted; its commit record is not durable yet";
+  if (state == "committed" && report.in_doubt) {
+    return "decided to commit; not applied at " + Names(report, Unfinished);
+  }
+  const std::string holders = Names(report, Holds);
+  if (holders.empty()) {
+    return state == "committed" ? "committed, and applied everywhere"
+           : state == "aborted" ? "aborted, or never asked to commit"
+           : state == "pending" ? "its commit was not asked here yet"
+           : state == "expired"
+               ? "too old: its outcome is kept no more"
+               : "of another coordinator, or of an epoch that this log never began";
+  }
+  if (state == "aborted") {
+    return "aborted; " + holders + " rolls back what it prepared as soon as it asks";
+  }
+  if (state == "pending") {
+    return "prepared at " + holders +
+           ", and its commit was not asked here yet; aborted when its lease ends, or all "
+           "participants were heard";
+  }
+  if (state == "expired") {
+    return "too old: its outcome is kept no more, and " + holders +
+           " holds it prepared; an operator settles it (trothctl resolve)";
+  }
+  return "of another coordinator, or of an epoch that this log never began; " + holders +
+         " holds it prepared; an operator settles it (trothctl resolve)";
+}
+
+const char* StateOf(InDoubtAnswer answer) {
+  switch (answer) {
+    case InDoubtAnswer::kCommitted:
+    case InDoubtAnswer::kCommittedBit: return "committed";
+    case InDoubtAnswer::kAborted: return "aborted";
+    case InDoubtAnswer::kPending: return "pending";
+    case InDoubtAnswer::kExpired: return "expired";
+    case InDoubtAnswer::kNotMine: return "not-mine";
+  }
+  return "";
+}
+
+void SetEvidence(const BranchRecord& evidence, wire::BranchReport* branch) {
+  if (evidence.xid == 0) return;
+  branch->__set_xid(static_cast<std::int64_t>(evidence.xid));
+  branch->__set_timeline(static_cast<std::int32_t>(evidence.timeline));
+  branch->__set_position(static_cast<std::int64_t>(evidence.position));
+}
+
+wire::BranchReport BranchOf(const Member& member, const std::string& id, std::string state) {
+  wire::BranchReport branch;
+  branch.participant = member.name;
+  branch.gid = GidPrefix(member.name) + id;
+  branch.state = std::move(state);
+  branch.up = member.where.up;
+  branch.down_ms = member.where.down_ms;
+  branch.address = member.address;
+  branch.database_address = member.database_address;
+  return branch;
+}
+
+}  // namespace
+
+struct Inspection::Rep {
+  const std::string coordinator_id;
+  Coordinator* const coordinator;
+  Crew* const crew;
+  ThriftChannel* const channel;
+  Timeline* const timeline;
+
+  mutable Mutex mutex;
+  CondVar wake;
+  bool stopping TROTH_GUARDED_BY(mutex) = false;
+  TransactionHistory history TROTH_GUARDED_BY(mutex);
+  std::vector<Happening> taken TROTH_GUARDED_BY(mutex);
+  std::uint64_t lost TROTH_GUARDED_BY(mutex) = 0;
+  std::thread thread;
+
+  Rep(std::string id, Coordinator* the_coordinator, Crew* the_crew, ThriftChannel* the_channel,
+      Timeline* the_timeline, TransactionHistory::Observer observer)
+      : coordinator_id(std::move(id)),
+        coordinator(the_coordinator),
+        crew(the_crew),
+        channel(the_channel),
+        timeline(the_timeline),
+        history(std::move(observer)) {}
+
+  void Look(const std::function<void(const CommitProtocol&)>& look) const {
+    coordinator->Inspect(look);
+    crew->Nudge();
+  }
+  void Take() TROTH_REQUIRES(mutex);
+  void Run();
+
+  Members MembersOf(const CommitProtocol& protocol) const;
+  void Find(Members* members) const;
+  wire::TransactionReport ReportOf(const TransactionView& view, RunningMs now,
+                                   const Members& members) const;
+  void Attach(const Members& members, const std::map<std::string, Prepared>& held,
+              std::map<std::string, wire::TransactionReport>* reports) const;
+  void Judge(std::map<std::string, wire::TransactionReport>* reports) const;
+  std::vector<wire::TimelineEvent> TimelineOf(const LocalId& id,
+                                              const std::vector<std::string>& names);
+};
+
+// Asks all of them at once.
+static std::map<std::string, Prepared> AskAll(const Members& members,
+                                              const std::vector<std::string>& ids) {
+  std::map<std::string, std::future<Prepared>> asked;
+  for (const auto& [name, member] : members) {
+    if (!member.where.up) continue;
+    asked[name] =
+        std::async(std::launch::async, [&member, &ids] { return AskPrepared(member.where, ids); });
+  }
+  std::map<std::string, Prepared> held;
+  for (const auto& [name, member] : members) {
+    const auto answer = asked.find(name);
+    held.emplace(name, answer != asked.end()
+                           ? answer->second.get()
+                           : Prepared(Status(Code::kUnavailable, "it is down: ask its database")));
+  }
+  return held;
+}
+
+// ------------------------------------------------------------------------------ the machine
+
+Members Inspection::Rep::MembersOf(const CommitProtocol& protocol) const {
+  Members members;
+  for (ParticipantIndex i = 0; i < protocol.registry().size(); ++i) {
+    const ParticipantRecord& record = protocol.registry().at(i).record;
+    if (record.forgotten) continue;
+    members[record.name] = {i,
+                            record.name,
+                            record.database_address,
+                            record.peer_host + ":" + std::to_string(record.peer_port),
+                            {}};
+  }
+  return members;
+}
+
+// Where they are now; outside the machine.
+void Inspection::Rep::Find(Members* members) const {
+  for (auto& [name, member] : *members) {
+    member.where = channel->Where(member.index);
+    if (member.where.port != 0) {
+      member.address = member.where.host + ":" + std::to_string(member.where.port);
+    }
+  }
+}
+
+wire::TransactionReport Inspection::Rep::ReportOf(const TransactionView& view, RunningMs now,
+                                                  const Members& members) const {
+  wire::TransactionReport report;
+  report.transaction_id = TransactionId{coordinator_id, view.id}.ToString();
+  report.state = view.state;
+  report.in_doubt = true;
+  report.age_ms = now - view.began;
+  if (!view.key.empty()) report.__set_key(view.key);
+  for (const BranchView& one : view.branches) {
+    const auto member = members.find(one.participant);
+    const Member& whose =
+        member != members.end() ? member->second : Member{0, one.participant, {}, {}, {}};
+    wire::BranchReport branch = BranchOf(whose, report.transaction_id, one.state);
+    SetEvidence(one.evidence, &branch);
+    report.branches.push_back(std::move(branch));
+  }
+  return report;
+}
+
+// Adds what participants hold to the reports, and reports of what nobody here accounts for.
+void Inspection::Rep::Attach(const Members& members, const std::map<std::string, Prepared>& held,
+                             std::map<std::string, wire::TransactionReport>* reports) const {
+  for (const auto& [name, prepared] : held) {
+    if (!prepared.ok()) {
+      for (auto& [id, report] : *reports) {
+        for (wire::BranchReport& branch : report.branches) {
+          if (branch.participant != name || !Unfinished(branch)) continue;
+          branch.__set_unseen(prepared.status().message());
+        }
+      }
+      continue;
+    }
+    for (const wire::PreparedBranch& one : *prepared) {
+      auto [report, fresh] = reports->try_emplace(one.transaction_id);
+      if (fresh) {
+        report->second.transaction_id = one.transaction_id;
+        report->second.age_ms = -1;
+      }
+      auto& branches = report->second.branches;
+      auto branch = std::find_if(branches.begin(), branches.end(),
+                                 [&](const auto& known) { return known.participant == name; });
+      if (branch == branches.end()) {
+        branches.push_back(BranchOf(members.at(name), one.transaction_id, "unheard-of"));
+        branch = branches.end() - 1;
+      }
+      branch->__set_prepared(one);
+      report->second.age_ms = std::max(report->second.age_ms, one.prepared_ms);
+    }
+  }
+}
+
+// Says of those that the machine does not work on what it would answer an inquiry. One that ended
+// while participants were asked is left out.
+void Inspection::Rep::Judge(std::map<std::string, wire::TransactionReport>* reports) const {
+  Look([&](const CommitProtocol& protocol) {
+    for (auto report = reports->begin(); report != reports->end();) {
+      const Result<TransactionId> id = TransactionId::Parse(report->first);
+      if (!report->second.state.empty() || !id.ok()) {
+        ++report;
+        continue;
+      }
+      const InDoubtAnswer answer = protocol.Resolve(*id);
+      const bool ended =
+          answer == InDoubtAnswer::kCommitted && !protocol.Find(id->local).has_value();
+      if (ended) {
+        report = reports->erase(report);
+        continue;
+      }
+      report->second.state = StateOf(answer);
+      report->second.in_doubt = true;
+      ++report;
+    }
+  });
+  for (auto& [id, report] : *reports) report.why = WhyOf(report);
+}
+
+// ----------------------------------------------------------------------------- the timeline
+
+void Inspection::Rep::Take() {
+  Look([&](const CommitProtocol&) { lost += timeline->Take(&taken); });
+  history.Add(taken);
+  taken.clear();
+}
+
+void Inspection::Rep::Run() {
+  MutexLock lock(&mutex);
+  while (!stopping) {
+    Take();
+    wake.WaitFor(&mutex, kTakeEvery);
+  }
+}
+
+std::vector<wire::TimelineEvent> Inspection::Rep::TimelineOf(
+    const LocalId& id, const std::vector<std::string>& names) {
+  std::vector<Happening> happenings;
+  {
+    MutexLock lock(&mutex);
+    Take();
+    happenings = history.Of(id);
+  }
+  const std::int64_t now_ns = SystemClock()->NowNs();
+  std::vector<wire::TimelineEvent> events;
+  for (const Happening& happening : happenings) {
+    wire::TimelineEvent& event = events.emplace_back();
+    event.ago_us = (now_ns - happening.at_ns) / 1000;
+    event.what = WhatName(happening.what);
+    if (AtParticipant(happening.what) && happening.participant < names.size()) {
+      event.participant = names[happening.participant];
+    }
+  }
+  return events;
+}
+
+// ------------------------------------------------------------------------------- the answers
+
+Inspection::Inspection(std::string coordinator_id, Coordinator* coordinator, Crew* crew,
+                       ThriftChannel* channel, Timeline* timeline,
+                       TransactionHistory::Observer observer)
+    : rep_(std::make_unique<Rep>(std::move(coordinator_id), coordinator, crew, channel, timeline,
+                                 std::move(observer))) {}
+
+Inspection::~Inspection() { Stop(); }
+
+void Inspection::Start() {
+  rep_->thread = std::thread([rep = rep_.get()] { rep->Run(); });
+}
+
+void Inspection::Stop() {
+  {
+    MutexLock lock(&rep_->mutex);
+    rep_->stopping = true;
+    rep_->wake.NotifyAll();
+  }
+  if (rep_->thread.joinable()) rep_->thread.join();
+}
+
+void Inspection::TakeNotes() {
+  MutexLock lock(&rep_->mutex);
+  rep_->Take();
+}
+
+std::uint64_t Inspection::lost() const {
+  MutexLock lock(&rep_->mutex);
+  return rep_->lost;
+}
+
+std::vector<wire::TransactionReport> Inspection::InDoubt(const wire::InDoubtFilter& filter) {
+  Members members;
+  std::vector<TransactionView> views;
+  RunningMs now = 0;
+  rep_->Look([&](const CommitProtocol& protocol) {
+    members = rep_->MembersOf(protocol);
+    views = protocol.List(kMost);
+    now = protocol.now();
+  });
+  rep_->Find(&members);
+  std::map<std::string, wire::TransactionReport> reports;
+  for (const TransactionView& view : views) {
+    wire::TransactionReport report = rep_->ReportOf(view, now, members);
+    reports.emplace(report.transaction_id, std::move(report));
+  }
+  rep_->Attach(members, AskAll(members, {}), &reports);
+  rep_->Judge(&reports);
+
+  std::vector<wire::TransactionReport> list;
+  for (auto& [id, report] : reports) {
+    if (filter.__isset.older_than_ms && report.age_ms < filter.older_than_ms) continue;
+    const auto wanted = [&](const wire::BranchReport& branch) {
+      return branch.participant == filter.participant && Unfinished(branch);
+    };
+    if (filter.__isset.participant &&
+        std::none_of(report.branches.begin(), report.branches.end(), wanted)) {
+      continue;
+    }
+    list.push_back(std::move(report));
+  }
+  std::stable_sort(list.begin(), list.end(),
+                   [](const auto& a, const auto& b) { return a.age_ms > b.age_ms; });
+  const auto limit = static_cast<std::size_t>(
+      filter.__isset.limit ? std::clamp(filter.limit, 1, static_cast<int>(kMost))
+                           : static_cast<int>(kMost));
+  if (list.size() > limit) list.resize(limit);
+  std::size_t room = kWaitingInList;
+  for (wire::TransactionReport& report : list) {
+    for (wire::BranchReport& branch : report.branches) {
+      auto& waiting = branch.prepared.waiting;
+      if (waiting.size() > room) waiting.resize(room);
+      room -= waiting.size();
+    }
+  }
+  return list;
+}
+
+Result<wire::TransactionReport> Inspection::Inspect(const std::string& transaction_id) {
+  const Result<TransactionId> id = TransactionId::Parse(transaction_id);
+  if (!id.ok()) return id.status();
+  const bool ours = id->coordinator == rep_->coordinator_id;
+  Members members;
+  std::optional<TransactionView> view;
+  std::optional<CommitRecord> record;
+  std::vector<wire::Heuristic> heuristics;
+  std::vector<std::string> names;
+  InDoubtAnswer answer = InDoubtAnswer::kNotMine;
+  RunningMs now = 0;
+  rep_->Look([&](const CommitProtocol& protocol) {
+    members = rep_->MembersOf(protocol);
+    for (ParticipantIndex i = 0; i < protocol.registry().size(); ++i) {
+      names.push_back(protocol.registry().at(i).record.name);
+    }
+    now = protocol.now();
+    answer = protocol.Resolve(*id);
+    if (!ours) return;
+    view = protocol.Find(id->local);
+    if (const CommitRecord* whole = protocol.state().FindCommit(id->local)) record = *whole;
+    for (const HeuristicRecord& one : protocol.state().heuristics()) {
+      if (one.id != id->local) continue;
+      wire::Heuristic& heuristic = heuristics.emplace_back();
+      heuristic.transaction_id = transaction_id;
+      heuristic.participant = names[one.participant];
+      heuristic.hazard = one.hazard;
+      heuristic.what = one.what;
+      heuristic.at_unix_ms = one.at_unix_ms;
+    }
+  });
+  rep_->Find(&members);
+  std::map<std::string, wire::TransactionReport> reports;
+  wire::TransactionReport& report = reports[transaction_id];
+  if (view) {
+    report = rep_->ReportOf(*view, now, members);
+  } else {
+    report.transaction_id = transaction_id;
+    report.state = StateOf(answer);
+    report.age_ms = -1;
+    if (record && !record->key.empty()) report.__set_key(record->key);
+    for (const BranchRecord& one : record ? record->branches : std::vector<BranchRecord>()) {
+      const auto member = members.find(names[one.participant]);
+      const Member gone{one.participant, names[one.participant], {}, {}, {}};
+      wire::BranchReport branch =
+          BranchOf(member != members.end() ? member->second : gone, transaction_id, "acknowledged");
+      SetEvidence(one, &branch);
+      report.branches.push_back(std::move(branch));
+    }
+  }
+  rep_->Attach(members, AskAll(members, {transaction_id}), &reports);
+  for (const wire::BranchReport& branch : report.branches) {
+    report.in_doubt = report.in_doubt || branch.__isset.prepared;
+  }
+  report.heuristics = std::move(heuristics);
+  report.why = WhyOf(report);
+  if (ours) report.timeline = rep_->TimelineOf(id->local, names);
+  for (const wire::BranchReport& branch : report.branches) {
+    if (!branch.__isset.prepared) continue;
+    wire::TimelineEvent& event = report.timeline.emplace_back();
+    event.ago_us = branch.prepared.prepared_ms * 1000;
+    event.participant = branch.participant;
+    event.what = "prepared in its database";
+  }
+  std::stable_sort(report.timeline.begin(), report.timeline.end(),
+                   [](const auto& a, const auto& b) { return a.ago_us > b.ago_us; });
+  return report;
+}
+
+}  // namespace troth

@@ -1,0 +1,52 @@
+// What an operator may see of transactions: those in doubt, one of them from all sides, and who
+// waits behind it. Gathers from the protocol machine, from the timeline of this life, and from
+// the databases of the participants that are up (ParticipantAdmin.prepared). Changes nothing and
+// decides nothing. Serves CoordinatorAdmin and the console alike; its values are those of
+// thrift/coordinator.thrift, as JSON those of wire/report_json.h. docs/operations.md.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/crew.h"
+#include "coordinator/thrift_channel.h"
+#include "coordinator/timeline.h"
+#include "coordinator_types.h"
+
+namespace troth {
+
+// Thread-safe. A call stops the machine for a moment (copies of at most 1,000 transactions), and
+// then waits for participants, 3 s at most.
+class Inspection {
+ public:
+  // `timeline` is the one that `coordinator` watches. `observer` is told of phases, on this
+  // class's thread. The pointers outlive it.
+  Inspection(std::string coordinator_id, Coordinator* coordinator, Crew* crew,
+             ThriftChannel* channel, Timeline* timeline, TransactionHistory::Observer observer);
+  ~Inspection();
+  Inspection(const Inspection&) = delete;
+  Inspection& operator=(const Inspection&) = delete;
+
+  // Starts to take the timeline's notes away, each second.
+  void Start();
+  void Stop();
+
+  // See CoordinatorAdmin.in_doubt and .inspect. kInvalid: no transaction id.
+  std::vector<wire::TransactionReport> InDoubt(const wire::InDoubtFilter& filter);
+  Result<wire::TransactionReport> Inspect(const std::string& transaction_id);
+
+  // Takes the notes now: what is observed then tells of all that has ended.
+  void TakeNotes();
+  // Notes that were lost, because more came than were taken in time.
+  std::uint64_t lost() const;
+
+ private:
+  struct Rep;
+  std::unique_ptr<Rep> rep_;
+};
+
+}  // namespace troth

@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""What an operator finds out with two commands: a cluster with one branch stuck behind a lost
+participant, and two sessions of an application waiting; real processes, real PostgreSQL.
+
+    operator.py --bin build/release/bin [--transcript FILE] [unittest's arguments]
+
+--transcript writes what was typed and printed, as docs/operations.md has it.
+"""
+
+import pathlib
+import re
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from stuck_bank import StuckBank, until  # noqa: E402  pylint: disable=wrong-import-position
+
+BIN = None
+TRANSCRIPT = None
+
+
+class OperatorTest(unittest.TestCase):
+    """One bank for all cases; each brings it back to health."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stuck = StuckBank(BIN)
+        cls.addClassCleanup(cls.stuck.stop)
+        cls.stuck.start()
+
+    def tearDown(self):
+        bank = self.stuck.bank
+        for branch in bank.branches.values():
+            if not branch.running():
+                branch.start()
+        if not bank.coordinator.running():
+            bank.coordinator.start()
+        until("nothing is in doubt", lambda: not self.stuck.ctl_json("list", "--in_doubt"))
+
+    def database(self):
+        """What `--database` must say for a private cluster."""
+        words = dict(w.split("=", 1) for w in
+                     self.stuck.bank.clusters["east"].conninfo("bank").split())
+        return " ".join(f"{k}={v}" for k, v in words.items() if k in ("user", "password"))
+
+    def test_two_commands(self):
+        """What is stuck, why, since when, and whom it blocks."""
+        stuck = self.stuck
+        identity = stuck.stick(account=1)
+        first, second = stuck.wait_behind("east", 1, 2)
+        listed = stuck.ctl("list", "--in_doubt")
+        database = self.database()
+        why = stuck.ctl("why", identity, "--database", database)
+        if TRANSCRIPT:
+            pathlib.Path(TRANSCRIPT).write_text(
+                f"$ trothctl list --in_doubt\n{listed}\n$ trothctl why {identity}\n{why}",
+                encoding="utf-8")
+        # What, and why, and since when.
+        line = next(l for l in listed.splitlines() if l.startswith(identity))
+        self.assertIn("committed", line)
+        self.assertRegex(line, r"not applied at east \(down for [0-9]+ s\)")
+        self.assertRegex(line, r"committed +[0-9]+ (ms|s) ")
+        self.assertRegex(why, r"prepared for [0-9]+ (ms|s) in database bank, xid [0-9]+")
+        # Whom it blocks: the first waits for the branch, the second for the first.
+        self.assertIn("2 sessions waiting", why)
+        rows = {int(r.split()[0]): r for r in why.splitlines() if re.match(r"[0-9]+ ", r)}
+        self.assertIn("the branch", rows[first.pid])
+        self.assertRegex(rows[second.pid], rf" {first.pid} ")
+        for row in rows.values():
+            self.assertIn("reports", row)
+            self.assertIn("UPDATE account", row)
+        self.assertIn("public.account", why)
+        self.assertIn("start east", why)
+        # And it is so: the participant comes back, and both go on.
+        stuck.bank.branches["east"].start()
+        for waiter in (first, second):
+            waiter.join(20)
+            self.assertTrue(waiter.done)
+
+    def test_of_a_participant_that_is_up(self):
+        """Its database is asked by itself; the coordinator tells all, by one command."""
+        stuck = self.stuck
+        identity, claims = stuck.begin(account=2)
+        waiter = stuck.wait_behind("west", 2, 1)[0]
+        report = next(r for r in stuck.ctl_json("list", "--in_doubt")
+                      if r["transaction_id"] == identity)
+        self.assertEqual(report["state"], "pending")
+        branches = {b["participant"]: b for b in report["branches"]}
+        self.assertEqual([w["pid"] for w in branches["west"]["prepared"]["waiting"]], [waiter.pid])
+        self.assertEqual(branches["east"]["prepared"]["waiting"], [])
+        self.assertEqual(branches["west"]["state"], "unheard-of")
+        self.assertGreaterEqual(branches["west"]["prepared"]["xmin_age"], 1)
+        gid = branches["west"]["gid"]
+        self.assertIn("1 session waiting", stuck.ctl("why", gid))
+        self.assertEqual(stuck.ctl_json("list", "--in_doubt", "--older_than", "1h"), [])
+        self.assertEqual(stuck.ctl_json("list", "--in_doubt", "--participant", "nobody"), [])
+        self.assertEqual(len(stuck.ctl_json("list", "--in_doubt", "--participant", "west")), 1)
+        stuck.decide(identity, claims)
+        waiter.join(20)
+        self.assertTrue(waiter.done)
+
+    def test_timeline(self):
+        """Every step of one transaction, in its order, over all branches."""
+        stuck = self.stuck
+        identity, claims = stuck.begin(account=3)
+        stuck.decide(identity, claims)
+        until("applied", lambda: stuck.ctl_json("show", identity)["in_doubt"] is False)
+        report = until("its end is noted", lambda: (lambda r: r if r["timeline"][-1]["what"] ==
+                       "applied everywhere" else None)(stuck.ctl_json("show", identity)))
+        events = [(e["what"], e["participant"]) for e in report["timeline"]]
+        order = [events.index(e) for e in (("commit asked", ""), ("decided to commit", ""),
+                                           ("decision durable", ""), ("commit sent", "east"),
+                                           ("acknowledged", "east"), ("applied everywhere", ""))]
+        self.assertEqual(order, sorted(order))
+        self.assertIn(("acknowledged", "west"), events)
+        ago = [e["ago_us"] for e in report["timeline"]]
+        self.assertEqual(ago, sorted(ago, reverse=True))
+        drawn = stuck.ctl("trace", identity)
+        self.assertRegex(drawn, r"coordinator +east +west")
+        self.assertRegex(drawn, r"\|-+ commit -+>")
+        self.assertRegex(drawn, r"\|<-+ acknowledged -+\|")
+
+    def test_prepares_are_drawn_too(self):
+        """A transfer in the standard flow: asked, voted, decided, finished."""
+        stuck = self.stuck
+        done = stuck.bank.client("transfer", "east/4=-1", "west/4=1")
+        import subprocess
+        said = subprocess.run(done, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=30, check=True).stdout
+        identity = re.search(r"bank-[0-9a-f]{12}\.[0-9a-f-]+\.[0-9]+", said)[0]
+        events = [(e["what"], e["participant"])
+                  for e in stuck.ctl_json("show", identity)["timeline"]]
+        for name in ("east", "west"):
+            self.assertLess(events.index(("prepare sent", name)),
+                            events.index(("voted prepared", name)))
+
+    def test_without_a_coordinator(self):
+        """A branch is seen in its database also when the coordinator is the one that is lost."""
+        stuck = self.stuck
+        identity, _ = stuck.begin(account=5)
+        waiter = stuck.wait_behind("east", 5, 1)[0]
+        stuck.bank.coordinator.kill()
+        words = stuck.bank.clusters["east"].conninfo("bank")
+        why = stuck.ctl("why", f"troth:east:{identity}", "--database", words)
+        self.assertIn("no coordinator answers", why)
+        self.assertIn("1 session waiting", why)
+        stuck.ctl("list", code=3)
+        stuck.bank.coordinator.start()
+        waiter.join(40)
+        self.assertTrue(waiter.done, "a new life aborts what the old one had not decided")
+
+    def test_asked_wrongly(self):
+        """No id, no number, no such flag: 2, and what is wrong."""
+        for arguments in (["show"], ["show", "nonsense"], ["why", "troth:x"], ["trace", "a", "b"],
+                          ["list", "--in_doubt", "--older_than", "soon"], ["why", "other:gid"]):
+            self.assertIn("trothctl: ", self.stuck.ctl(*arguments, code=2))
+        unknown = "bank-000000000000.1-00000000.7"
+        self.assertEqual(self.stuck.ctl_json("show", unknown)["state"], "not-mine")
+
+
+def main():
+    """Takes --bin and --transcript; the rest is unittest's."""
+    global BIN, TRANSCRIPT  # pylint: disable=global-statement
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__.strip())
+        return
+    if len(arguments) < 2 or arguments[0] != "--bin":
+        sys.exit("operator.py: --bin DIRECTORY comes first; see --help")
+    BIN = arguments[1]
+    arguments = arguments[2:]
+    if len(arguments) > 1 and arguments[0] == "--transcript":
+        TRANSCRIPT = arguments[1]
+        arguments = arguments[2:]
+    # Thrift's Python leaves sockets to the collector.
+    unittest.main(argv=[sys.argv[0], "-v", *arguments], warnings="ignore")
+
+
+if __name__ == "__main__":
+    main()
