@@ -15,6 +15,7 @@
 
 #include "coordinator/commit_protocol_views.h"
 #include "coordinator/lease_book.h"
+#include "coordinator/protocol_actions.h"
 #include "coordinator/protocol_events.h"
 #include "coordinator/registry.h"
 #include "recovery/in_doubt.h"

@@ -15,6 +15,7 @@
 
 #include "common/thread_annotations.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/protocol_actions.h"
 #include "coordinator/protocol_events.h"
 
 namespace troth {

@@ -4,6 +4,7 @@
 // again. docs/protocol.md, "Messages".
 #pragma once
 
+#include "coordinator/protocol_actions.h"
 #include "coordinator/protocol_events.h"
 
 namespace troth {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "coordinator/coordinator.h"
+#include "coordinator/protocol_actions.h"
 #include "coordinator/protocol_events.h"
 #include "coordinator_types.h"
 #include "participant_types.h"

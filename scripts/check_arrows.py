@@ -27,11 +27,11 @@ ARROWS = {
 
 # The pure core: values in, values out. No clock, socket, disk, thread or random number.
 PURE = {
-    ("coordinator/commit_protocol*", "coordinator/protocol_events.*", "coordinator/lease_book.*",
+    ("coordinator/commit_protocol*", "coordinator/protocol_*", "coordinator/lease_book.*",
      "coordinator/registry.*"): [
         "common/transaction_id.h", "common/status.h", "common/check.h", "common/mark.h",
         "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
-        "coordinator/commit_protocol*.h", "coordinator/protocol_events.h",
+        "coordinator/commit_protocol*.h", "coordinator/protocol_*.h",
         "coordinator/lease_book.h", "coordinator/registry.h"],
     ("recovery/in_doubt.*", "recovery/log_record.*", "recovery/recovered_state.*",
      "recovery/committed_set.*", "recovery/whole_records.*"): [

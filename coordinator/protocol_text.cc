@@ -1,4 +1,5 @@
-// See protocol_events.h.
+// Events and actions as text: protocol_events.h, protocol_actions.h.
+#include "coordinator/protocol_actions.h"
 #include "coordinator/protocol_events.h"
 
 #include <cstdio>
