@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "coordinator/protocol_actions.h"
 #include "coordinator/protocol_events.h"
 
 namespace troth {
