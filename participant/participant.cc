@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <map>
 #include <random>
+#include <system_error>
 #include <thread>
 
 #include <glog/logging.h>
@@ -504,11 +505,17 @@ void ParticipantProcess::SweepOnce(Sweep* sweep, bool settles) {
     if (asking != nullptr && asking->under_way) continue;
     if (asking != nullptr) asking->thread.join();
     asking = std::make_unique<Asking>();
-    asking->thread = std::thread(
-        [this, sweep, link = link, asking = asking.get(), inquiries = std::move(inquiries)] {
-          AskAndSettle(sweep, link, inquiries);
-          asking->under_way = false;
-        });
+    try {
+      asking->thread = std::thread(
+          [this, sweep, link = link, asking = asking.get(), inquiries = std::move(inquiries)] {
+            AskAndSettle(sweep, link, inquiries);
+            asking->under_way = false;
+          });
+    } catch (const std::system_error& e) {  // no thread to be had: the next round asks
+      asking_.erase(link);
+      LOG_EVERY_N(ERROR, 20) << "recovery cannot ask coordinator " << link->address() << ": "
+                             << e.what();
+    }
   }
 }
 

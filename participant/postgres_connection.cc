@@ -223,10 +223,11 @@ void PgConnection::QueuePrepared(const char* statement, std::span<const std::str
                       nullptr, 0);
 }
 
-void PgConnection::QueueRepeated(const std::string& sql,
+bool PgConnection::QueueRepeated(const std::string& sql,
                                  std::span<const std::optional<std::string>> parameters) {
   EnterPipeline();
   auto known = repeated_.find(sql);
+  const bool kept = known != repeated_.end();
   if (known == repeated_.end() && repeated_.size() < kMaxRepeated) {
     known = repeated_.emplace(sql, "troth_app_" + std::to_string(repeated_.size())).first;
     preparing_.push_back(queued_statements_++);
@@ -241,6 +242,7 @@ void PgConnection::QueueRepeated(const std::string& sql,
   } else {
     PQsendQueryPrepared(conn_, known->second.c_str(), count, values.data(), nullptr, nullptr, 0);
   }
+  return kept;
 }
 
 void PgConnection::Sync() {

@@ -85,8 +85,9 @@ class PgConnection {
   // Flush sends. Poll takes in what has arrived without waiting; units end in their order.
   void Queue(std::string_view sql, std::span<const std::string> parameters = {});
   void QueuePrepared(const char* statement, std::span<const std::string> parameters = {});
-  // As Queue, for one statement that is likely to come again: the server keeps it prepared.
-  void QueueRepeated(const std::string& sql,
+  // As Queue, for one statement that is likely to come again: the server keeps it prepared. True:
+  // it was kept before, so its failure may be that of a statement outdated by now.
+  bool QueueRepeated(const std::string& sql,
                      std::span<const std::optional<std::string>> parameters = {});
   void Sync();
   void Flush();

@@ -172,7 +172,10 @@ std::size_t PostgresSession::QueueOpening() {
 std::optional<Refusal> PostgresSession::TakeOpening(std::size_t statements, bool answered) {
   const std::vector<Answer>& answers = connection_->answers();
   for (std::size_t i = 0; i < std::min(statements, answers.size()); ++i) {
-    if (!answers[i].ok) return RefusalOf(answers[i].sqlstate, answers[i].message);
+    if (answers[i].ok) continue;
+    // Our statements were forgotten here, by a branch before: another connection has them.
+    if (answers[i].sqlstate == "26000") return Unavailable(answers[i].message);
+    return RefusalOf(answers[i].sqlstate, answers[i].message);
   }
   if (answers.size() < statements) {
     return Unavailable(answered ? "the connection to the database was lost"
@@ -220,7 +223,7 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
   }
   connection_->EndApplication();
   const std::size_t before = opened_ ? 0 : QueueOpening();
-  connection_->QueueRepeated(sql, parameters);
+  const bool kept = connection_->QueueRepeated(sql, parameters);
   connection_->Sync();
   connection_->Flush();
   const bool answered =
@@ -233,8 +236,15 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
   Answer answer = connection_->answers()[before];
   connection_->NoteTag(answer.tag);
   if (answered) connection_->EndPipeline();
-  if (!answer.ok) return RefusalOf(answer.sqlstate, answer.message);
-  return answer;
+  if (answer.ok) return answer;
+  Refusal refusal = RefusalOf(answer.sqlstate, answer.message);
+  if (kept && (answer.sqlstate == "0A000" || answer.sqlstate == "26000")) {
+    // A table changed behind the statement, or somebody deallocated it. This connection is not
+    // used again (unfit); a fresh one parses anew, and if that fails too it is the statement's.
+    refusal.retryable = true;
+    refusal.message += "; the statement that this connection kept prepared is outdated";
+  }
+  return refusal;
 }
 
 PostgresSession::~PostgresSession() {

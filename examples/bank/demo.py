@@ -28,6 +28,7 @@ import private_cluster  # noqa: E402  pylint: disable=wrong-import-position
 from process import Process, StartError  # noqa: E402  pylint: disable=wrong-import-position
 
 NAMES = ["east", "west", "north", "south", "center", "harbour", "hill", "lake"]
+PYTHON_BRANCH = pathlib.Path(__file__).resolve().parent / "python_branch.py"
 BALANCE = 1000            # of each account at first
 RESTART_AFTER_S = 0.5     # a killed process stays dead for so long
 FIRST_COMMIT_S = 2.0      # after the coordinator's restart a new commit is answered within this
@@ -47,8 +48,9 @@ def say(text):
 class Bank:
     """PostgreSQL servers, coordinator and branches of one demo, in one directory."""
 
-    def __init__(self, bin_dir, names, keep):
+    def __init__(self, bin_dir, names, keep, python_branch=False):
         self.bin = pathlib.Path(bin_dir)
+        self.in_python = names[-1] if python_branch else None
         self.keep = keep
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="troth-demo-", dir="/tmp"))
         self.dir.chmod(0o755)
@@ -83,13 +85,14 @@ class Bank:
         if self.clusters[name].pid is None:
             raise StartError(f"PostgreSQL server {name} did not start; see {self.dir}/pg-{name}/log")
         self.clusters[name].psql("CREATE DATABASE bank")
-        program = str(self.bin / "bank-branch")
+        program, ports = [str(self.bin / "bank-branch")], ["port", "peer_port", "http_port"]
+        if name == self.in_python:
+            program, ports = ["/usr/bin/python3", "-W", "ignore", str(PYTHON_BRANCH)], ports[:2]
         conninfo = self.clusters[name].conninfo("bank")
-        subprocess.run([program, "--init", "--conninfo", conninfo], check=True)
+        subprocess.run([*program, "--init", "--conninfo", conninfo], check=True)
         branch = Process(f"branch-{name}", self.dir, self.keep,
-                         [program, "--name", name, "--conninfo", conninfo, "--coordinators",
-                          f"127.0.0.1:{self.coordinator.ports['peer_port']}"],
-                         ["port", "peer_port", "http_port"])
+                         [*program, "--name", name, "--conninfo", conninfo, "--coordinators",
+                          f"127.0.0.1:{self.coordinator.ports['peer_port']}"], ports)
         branch.start()
         self.branches[name] = branch
 
@@ -278,7 +281,9 @@ class Killer:
         self.load.events.append("coordinator back")
 
     def _branch(self):
-        name = random.choice(self.bank.names)
+        # The branch in Python comes first, so that a short run kills it too.
+        first = not any(kill.what.startswith("branch") for kill in self.kills)
+        name = self.bank.in_python if first and self.bank.in_python else random.choice(self.bank.names)
         self._begin(f"branch {name}")
         self.bank.branches[name].kill()
         time.sleep(RESTART_AFTER_S)
@@ -428,7 +433,7 @@ class Tamperer:
 def run(bank, options):
     """Start, load, kill, audit. The exit code."""
     say(f"starting {len(bank.names)} PostgreSQL servers, a coordinator and {len(bank.names)} branches "
-        f"in {bank.dir}")
+        + (f"({bank.in_python} in Python) " if bank.in_python else "") + f"in {bank.dir}")
     bank.start()
     subprocess.run(bank.client("init", "--accounts", str(options.accounts), "--balance",
                                str(BALANCE), "--banks", ",".join(bank.names), "--deadline_ms",
@@ -483,6 +488,7 @@ def parse(arguments):
     parser.add_argument("--banks", default="3")
     parser.add_argument("--accounts", type=int, default=1000)
     parser.add_argument("--early", action="store_true")
+    parser.add_argument("--python-branch", action="store_true")
     parser.add_argument("--no-kill", dest="kill", action="store_false")
     parser.add_argument("--tamper", action="store_true")
     parser.add_argument("--keep", action="store_true")
@@ -514,7 +520,7 @@ def main():
         raise SystemExit(128 + number)
 
     on_signals(interrupted)
-    bank = Bank(options.bin, options.banks, options.keep)
+    bank = Bank(options.bin, options.banks, options.keep, options.python_branch)
     kept = False
     try:
         code = run(bank, options)

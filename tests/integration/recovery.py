@@ -33,9 +33,36 @@ from troth.wire.values.ttypes import Ballot, Sender, Vote  # noqa: E402
 
 ACCOUNTS = 1000            # those that transfers use; branches left behind have others
 FIRST_LEFT = 1_000_000
-OTHERS = 50                # branches of the coordinator that never answers
+SILENT = "silent-0123456789ab.1-00000001"  # epoch of the coordinator that never answers,
+OTHERS = 50                # and its branches
 MAKERS = 4
 SECONDS, P99_MS = 15, 1000  # the aims
+
+
+class Silent:
+    """A coordinator that takes connections and never answers."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.heard = b""  # all that was said on the connections
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                line = self._listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self._listen, args=(line,), daemon=True).start()
+
+    def _listen(self, line):
+        with line:
+            while said := line.recv(65536):
+                self.heard += said
+
+    def stop(self):
+        self._listener.close()
 
 
 class World:
@@ -53,12 +80,12 @@ class World:
                           f"{FIRST_LEFT + branches + OTHERS}) n", "east")
         self.processes = {"coordinator": harness.start_coordinator(directory)}
         self.ports = dict(self.processes["coordinator"].ports)
-        self.silent = socket.create_server(("127.0.0.1", 0))  # a coordinator that never answers
+        self.silent = Silent()
 
     def start_bank(self, name, conninfo=None, alone=True):
         coordinators = f"127.0.0.1:{self.ports['peer_port']}"
         if not alone:
-            coordinators = f"127.0.0.1:{self.silent.getsockname()[1]}," + coordinators
+            coordinators = f"127.0.0.1:{self.silent.port}," + coordinators
         self.processes[name] = harness.Process([
             harness.find_program("bank-branch"), "--name", name, "--conninfo",
             conninfo or self.conninfo[name], "--coordinators", coordinators, "--max_in_doubt",
@@ -76,7 +103,7 @@ class World:
     def stop(self):
         for process in self.processes.values():
             process.kill()
-        self.silent.close()
+        self.silent.stop()
         self.cluster.stop(mode="immediate")
 
 
@@ -172,7 +199,7 @@ class Left:
             self._world.cluster.psql(
                 "BEGIN; INSERT INTO entry VALUES ('other', (SELECT max(number) FROM account) - "
                 f"{number}, 1, 'x'); PREPARE TRANSACTION "
-                f"'troth:east:silent-0123456789ab.1-1.{number + 1}'", "east")
+                f"'troth:east:{SILENT}.{number + 1}'", "east")
 
     def wrong(self):
         """How many did not end as decided."""
@@ -261,7 +288,11 @@ def main():
                 (f"more than {SECONDS} s", seconds > SECONDS),
                 (f"transfers took more than {P99_MS} ms", p99_ms > P99_MS),
                 ("next to no transfers meanwhile", transfers < 20),
-                ("nothing said of its progress", not told)) if bad]
+                ("nothing said of its progress", not told),
+                ("the silent coordinator was asked about nothing",
+                 SILENT.encode() not in world.silent.heard),
+                ("branches of the silent coordinator were settled by nobody's word",
+                 world.left(SILENT) != OTHERS)) if bad]
             for problem in problems:
                 print(f"recovery failed: {problem}")
             print(f"recovery: branches={options.branches} seconds={seconds:.1f} "

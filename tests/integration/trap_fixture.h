@@ -176,6 +176,19 @@ class TrapTest : public testing::Test {
     }
     FAIL() << "never came true: " << condition;
   }
+  // kill -9 of one backend: the server ends all others, and recovers. Returns when it has. (A stop
+  // meanwhile would hang: PostgreSQL 15, asked for a fast one while it recovers, waits for ever.)
+  void KillBackend(int pid) {
+    const std::unique_ptr<PGconn, decltype(&PQfinish)> witness(
+        PQconnectdb(cluster_.conninfo().c_str()), &PQfinish);
+    ASSERT_EQ(PQstatus(witness.get()), CONNECTION_OK);
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    PQclear(PQexec(witness.get(), "SELECT pg_sleep(60)"));
+    ASSERT_EQ(PQstatus(witness.get()), CONNECTION_BAD) << "the server went on as if nothing were";
+    for (int i = 0; i < 12'000 && PQping(cluster_.conninfo().c_str()) != PQPING_OK; ++i) {
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+  }
   // Every commit waits for a standby that does not exist; or no more.
   void SetWaitForStandby(bool on) {
     cluster_.Sql(std::string("ALTER SYSTEM SET synchronous_standby_names = '") +

@@ -126,6 +126,7 @@ TEST_F(StatementTrap, TableChangedBehindAParsedStatement) {
   for (int i = 0; i < 12; ++i) {
     if (const auto why = DoStatement(++t, all, {"1"})) {
       EXPECT_EQ(why->sqlstate, "0A000");
+      EXPECT_TRUE(why->retryable) << "the next try meets a fresh connection, in the end";
       ++refused;
     }
     ASSERT_EQ(Abort(t).kind, Finished::kDone);
