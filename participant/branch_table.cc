@@ -9,73 +9,18 @@
 #include "common/failpoint.h"
 #include "common/mark.h"
 #include "common/transaction_id.h"
+#include "participant/branch_table_state.h"
 
 namespace troth {
 
 using std::chrono::milliseconds;
 
-enum class BranchTable::State {
-  kOpening,    // work 0 waits for its block; no session yet
-  kWorking,    // the application has the session; or, without one, it is being rolled back
-  kActive,     // between two pieces of work
-  kFailed,     // rolled back after an error; kept so that work and prepare are refused
-  kPreparing,  // PREPARE is sent
-  kPrepared,   // in doubt
-  kFinishing,  // phase two is sent
-};
-
-struct BranchTable::Branch {
-  std::string id;
-  State state = State::kOpening;
-  std::int64_t since_ms = 0;  // in this state
-  std::int64_t begun_ms = 0;
-  std::int64_t deadline_ms = 0;  // on our clock
-  std::string mark;
-  int works = 0;
-  std::unique_ptr<Session> session;
-  bool driven = false;  // kPreparing: a thread is inside ResourceManager::Prepare with it
-  std::int64_t cancelled_ms = 0;
-  bool cancelling = false;  // a thread is inside Session::Cancel with it
-  // Why it ends as soon as whoever works on it lets go; or why it failed.
-  std::optional<Refusal> doom;
-  Evidence evidence;  // kPrepared, kFinishing
-  std::uint64_t acquaintance = 0;
-
-  void Enter(State next, std::int64_t now_ms) {
-    state = next;
-    since_ms = now_ms;
-  }
-};
-
-struct BranchTable::Ended {
-  enum class How { kRolledBack, kReadOnly, kCommitted };
-  How how = How::kRolledBack;
-  // Surely nothing is prepared under the GID: another roll-back needs no call.
-  bool settled = false;
-  int works = 0;
-  Refusal why;  // kRolledBack
-};
-
-struct BranchTable::Leaving {
-  std::vector<std::unique_ptr<Session>> roll_back;
-  std::vector<std::unique_ptr<Session>> give_back;
-  std::vector<Branch*> cancel;  // their `cancelling` is set
-  std::vector<FinishOrder>
-      roll_back_prepared;  // as far as a moment allows; the sweep does the rest
-};
-
 namespace {
 
 // How long the roll-back of what was prepared and must not be may delay its caller.
 constexpr milliseconds kMoment{5};
-// How long a branch's own vote is taken for what is prepared under its GID.
-constexpr milliseconds kTrust{1'000};
 // A cancel may meet no statement; the next one must not run on.
 constexpr milliseconds kCancelAgain{1'000};
-
-Refusal Refuse(Refused reason, std::string message, bool retryable = false) {
-  return Refusal{reason, std::move(message), retryable, ""};
-}
 
 Refusal NoSuchBranch(const std::string& id) {
   return Refuse(Refused::kNoSuchBranch,
@@ -88,12 +33,6 @@ Refusal NoSuchBranch(const std::string& id) {
 Vote RefusedVote(Refusal refusal, int works = 0) {
   return Vote{Vote::Kind::kRefused, works, {}, std::move(refusal)};
 }
-
-FinishResult Working(std::string why) {
-  return FinishResult{FinishResult::Kind::kWorking, std::move(why), ""};
-}
-
-FinishResult Done() { return FinishResult{FinishResult::Kind::kDone, "", ""}; }
 
 }  // namespace
 
@@ -466,180 +405,6 @@ Vote BranchTable::VoteOf(const std::string& id) const {
     case Ended::How::kCommitted: break;
   }
   return RefusedVote(Refuse(Refused::kEnded, "transaction " + id + " is already committed here"));
-}
-
-// Finish ------------------------------------------------------------------------------------
-
-std::vector<FinishResult> BranchTable::Finish(std::span<const FinishRequest> requests,
-                                              milliseconds wait) {
-  std::vector<FinishResult> results(requests.size());
-  const std::int64_t deadline_ms = clock_->NowMs() + wait.count();
-  FinishOnce(requests, wait, &results);
-  // What was being worked on ends soon after it was cancelled: look once more.
-  std::vector<std::size_t> again;
-  {
-    MutexLock lock(&mutex_);
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      if (results[i].kind != FinishResult::Kind::kWorking) continue;
-      for (;;) {
-        const auto found = branches_.find(requests[i].transaction_id);
-        if (found == branches_.end()) {
-          again.push_back(i);
-          break;
-        }
-        const milliseconds left(deadline_ms - clock_->NowMs());
-        if (left <= milliseconds(0) || !found->second->doom.has_value()) break;
-        changed_.WaitFor(&mutex_, left);
-      }
-    }
-  }
-  if (again.empty() || wait <= milliseconds(0)) return results;
-  std::vector<FinishRequest> repeated;
-  for (const std::size_t i : again) repeated.push_back(requests[i]);
-  std::vector<FinishResult> answers(repeated.size());
-  const std::int64_t left_ms = std::max<std::int64_t>(deadline_ms - clock_->NowMs(), 0);
-  FinishOnce(repeated, milliseconds(left_ms), &answers);
-  for (std::size_t i = 0; i < again.size(); ++i) results[again[i]] = answers[i];
-  return results;
-}
-
-void BranchTable::FinishOnce(std::span<const FinishRequest> requests, milliseconds wait,
-                             std::vector<FinishResult>* results) {
-  std::vector<FinishItem> items;
-  std::vector<std::size_t> places;
-  Leaving leaving;
-  {
-    MutexLock lock(&mutex_);
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      FinishOrder order;
-      std::optional<FinishResult> early = requests[i].commit
-                                              ? StartFinish(requests[i], &order, &leaving)
-                                              : StartAbort(requests[i], &order, &leaving);
-      if (early.has_value()) {
-        (*results)[i] = *std::move(early);
-      } else {
-        order.background = requests[i].seen_xid.has_value();
-        items.push_back({std::move(order), {}});
-        places.push_back(i);
-      }
-    }
-  }
-  Leave(&leaving);
-  if (items.empty()) return;
-  resource_manager_->Finish(items, wait);
-  {
-    MutexLock lock(&mutex_);
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      TakeFinished(requests[places[i]], items[i].result);
-      (*results)[places[i]] = items[i].result;
-    }
-  }
-  changed_.NotifyAll();
-}
-
-// A result, or nullopt: `order` goes to the database.
-std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& request,
-                                                     FinishOrder* order, Leaving* leaving) {
-  const std::string& id = request.transaction_id;
-  TROTH_CHECK(request.evidence.has_value());
-  *order = {GidOf(id), true, request.evidence, {}, {}};
-  const auto found = branches_.find(id);
-  if (found == branches_.end()) {
-    const auto past = ended_.find(id);
-    const bool known = past != ended_.end() && past->second.how == Ended::How::kCommitted;
-    if (known && !request.seen_xid.has_value()) return Done();
-    return std::nullopt;
-  }
-  Branch* branch = found->second.get();
-  switch (branch->state) {
-    case State::kFinishing: return Working("under way");
-    case State::kPreparing: return Working("PREPARE is under way");
-    case State::kPrepared:
-      // Trust is short: this process may have been stopped for long, and another instance have
-      // finished the branch and prepared another under its GID.
-      if (branch->evidence.xid == request.evidence->xid &&
-          clock_->NowMs() - branch->since_ms < kTrust.count()) {
-        order->acquaintance = branch->acquaintance;
-      }
-      branch->Enter(State::kFinishing, clock_->NowMs());
-      return std::nullopt;
-    default: break;
-  }
-  // What is open here has not voted; the vote is of an earlier branch under this id.
-  TROTH_MARK("finish-finds-another-branch-open");
-  const bool idle = branch->state == State::kActive || branch->state == State::kFailed;
-  Doom(branch, Refuse(Refused::kEnded, "another branch of " + id + " was decided"), leaving);
-  if (idle) return std::nullopt;
-  return Working("work is under way");
-}
-
-std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request,
-                                                    FinishOrder* order, Leaving* leaving) {
-  const std::string& id = request.transaction_id;
-  *order = {GidOf(id), false, request.evidence, request.seen_xid, {}};
-  const Refusal aborted = Refuse(Refused::kEnded, "transaction " + id + " is aborted", true);
-  const auto found = branches_.find(id);
-  if (found == branches_.end()) {
-    const auto past = ended_.find(id);
-    if (past == ended_.end()) {
-      // Work that is still on its way must find the id ended.
-      End(id, {Ended::How::kRolledBack, false, 0, aborted});
-      return std::nullopt;
-    }
-    if (past->second.how == Ended::How::kCommitted && !request.seen_xid.has_value()) {
-      return FinishResult{FinishResult::Kind::kHeuristic,
-                          "transaction " + id + " is already committed here", ""};
-    }
-    if (past->second.settled && !request.seen_xid.has_value()) return Done();
-    return std::nullopt;
-  }
-  Branch* branch = found->second.get();
-  switch (branch->state) {
-    case State::kFinishing: return Working("under way");
-    case State::kPreparing: branch->doom = aborted; return Working("PREPARE is under way");
-    case State::kPrepared:
-      if (request.seen_xid.has_value() &&
-          *request.seen_xid != static_cast<std::uint32_t>(branch->evidence.xid)) {
-        return Working("another branch is prepared under this id by now");
-      }
-      if (!order->evidence.has_value()) order->evidence = branch->evidence;
-      branch->Enter(State::kFinishing, clock_->NowMs());
-      return std::nullopt;
-    default: break;
-  }
-  const bool idle = branch->state == State::kActive || branch->state == State::kFailed;
-  Doom(branch, aborted, leaving);
-  if (idle) return Done();
-  return Working("work is under way, and is being cancelled");
-}
-
-void BranchTable::TakeFinished(const FinishRequest& request, const FinishResult& result) {
-  const std::string& id = request.transaction_id;
-  const auto found = branches_.find(id);
-  if (found != branches_.end() && found->second->state != State::kFinishing) return;
-  // Another branch of the id, which never voted, was rolled back by the sweep.
-  const auto past = ended_.find(id);
-  if (!request.commit && past != ended_.end() && past->second.how == Ended::How::kCommitted) return;
-  const int works = found == branches_.end() ? 0 : found->second->works;
-  switch (result.kind) {
-    case FinishResult::Kind::kWorking:
-      if (found != branches_.end()) found->second->state = State::kPrepared;
-      return;
-    case FinishResult::Kind::kDone:
-      if (request.commit) {
-        End(id, {Ended::How::kCommitted, true, works, {}});
-      } else {
-        End(id, {Ended::How::kRolledBack, true, works,
-                 Refuse(Refused::kEnded, "transaction " + id + " is aborted", true)});
-      }
-      return;
-    case FinishResult::Kind::kHeuristic:
-    case FinishResult::Kind::kHazard:
-      ++(result.kind == FinishResult::Kind::kHeuristic ? heuristics_ : hazards_);
-      // Not settled: whoever orders it again gets the evidence again.
-      End(id, {Ended::How::kRolledBack, false, works, Refuse(Refused::kEnded, result.message)});
-      return;
-  }
 }
 
 // Ends --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ database, and commits with votes that it carries (early prepare), so that the co
 has nobody to tell."""
 
 import argparse
+import contextlib
 import pathlib
 import re
 import signal
@@ -57,7 +58,7 @@ class Silent:
             threading.Thread(target=self._listen, args=(line,), daemon=True).start()
 
     def _listen(self, line):
-        with line:
+        with line, contextlib.suppress(OSError):
             while said := line.recv(65536):
                 self.heard += said
 
