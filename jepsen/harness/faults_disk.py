@@ -1,6 +1,7 @@
 """Faults of disks: power, space, errors, damage."""
 
 import re
+import struct
 import subprocess
 import time
 
@@ -174,6 +175,21 @@ class SyncError(CoordinatorDisk):
         return {':target': 'c', ':ready': self.process.wait_ready(15)}
 
 
+BLOCK = 4096
+
+
+def end_of_checkpoint(content):
+    """Where its last batch ends, the one without records; what follows in the file is of an
+    earlier life (docs/wal_format.md)."""
+    place, records = BLOCK, 1
+    while records and place + 40 <= len(content):
+        magic, length, records = struct.unpack_from('<4s20xII', content, place)
+        if magic != b'TRTB':
+            break
+        place += -(-(40 + length) // BLOCK) * BLOCK
+    return place
+
+
 class LogDamage(CoordinatorDisk):
     """While the coordinator is down a bit of its log flips: it must refuse to start, and starts
     when the log is as it was."""
@@ -212,7 +228,8 @@ class LogDamage(CoordinatorDisk):
         self.random.shuffle(files)
         for file in files:
             content = file.read_bytes()
-            written = len(content.rstrip(b'\0'))
+            written = (end_of_checkpoint(content) if file.name.startswith('checkpoint')
+                       else len(content.rstrip(b'\0')))
             places = [i for i in (self.random.randrange(max(1, written)) for _ in range(64))
                       if content[i] and i < written - 8192]
             if places:
