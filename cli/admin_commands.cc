@@ -1,5 +1,8 @@
 // See commands.h: what asks a running coordinator.
+#include <algorithm>
+#include <chrono>
 #include <iostream>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -121,11 +124,36 @@ int ParticipantsCommand(const ControlOptions& options, const Arguments& argument
 }
 
 int DrainCommand(const ControlOptions& options, const Arguments& arguments) {
-  if (!arguments.empty()) return Usage("drain");
-  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+  if (!arguments.empty()) return Usage("drain [--wait_s N]");
+  using Clock = std::chrono::steady_clock;
+  std::int64_t left = 0;
+  const int code = Call(options, [&](wire::CoordinatorAdminClient* admin) {
     admin->drain();
-    std::cout << "draining: no more ids, no new commits; see 'trothctl status'\n";
+    if (!options.json) std::cout << "draining: no more ids, no new commits" << std::endl;
+    const auto end = Clock::now() + std::chrono::seconds(std::max(options.wait_s, 0));
+    std::int64_t told = -1;
+    for (;;) {
+      wire::CoordinatorStatus s;
+      admin->status(s);
+      left = s.in_flight + s.unacknowledged;
+      if (left != told && !options.json) {
+        std::cout << s.in_flight << " undecided, " << s.unacknowledged
+                  << " decided and not applied everywhere";
+        for (const wire::ParticipantStatus& p : s.participants) {
+          if (p.unacknowledged > 0 && !p.up) std::cout << "; " << p.participant << " is DOWN";
+        }
+        std::cout << std::endl;
+      }
+      told = left;
+      if (left == 0 || (options.wait_s >= 0 && Clock::now() >= end)) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
   });
+  if (code != 0) return code;
+  if (options.json) std::cout << json{{"left", left}}.dump() << "\n";
+  if (left == 0 && !options.json) std::cout << "drained: the coordinator may be stopped\n";
+  if (left > 0) std::cerr << "trothctl: " << left << " transactions are not finished\n";
+  return left == 0 ? 0 : 1;
 }
 
 int AcceptGapCommand(const ControlOptions& options, const Arguments& arguments) {

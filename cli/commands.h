@@ -1,5 +1,5 @@
 // The commands of trothctl. Each prints to stdout what was asked for, to stderr why not, and
-// returns the exit code: 0 done, 1 refused or wrong, 2 called wrongly, 3 not reachable.
+// returns the exit code: 0 done, 1 refused, or the answer is no, 2 called wrongly, 3 not reachable.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,14 @@ struct ControlOptions {
   bool in_doubt = false;    // list: with what participants hold
   std::int64_t older_than_ms = 0;
   std::string participant;  // list: where something is unfinished
-  std::string database;     // why: how to reach a lost participant's database
+  bool commit = false;      // resolve
+  bool abort = false;
+  bool decision_lost = false;
+  bool yes = false;
+  std::string token;
+  std::string who;
+  int wait_s = -1;       // drain: at most so long; -1: until all has ended
+  std::string database;  // why: how to reach a lost participant's database
 };
 
 using Arguments = std::vector<std::string>;
@@ -29,6 +36,8 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments);
 int ShowCommand(const ControlOptions& options, const Arguments& arguments);
 int TraceCommand(const ControlOptions& options, const Arguments& arguments);
 int WhyCommand(const ControlOptions& options, const Arguments& arguments);
+int ResolveCommand(const ControlOptions& options, const Arguments& arguments);
+int DoctorCommand(const ControlOptions& options, const Arguments& arguments);
 int HeuristicsCommand(const ControlOptions& options, const Arguments& arguments);
 int ParticipantsCommand(const ControlOptions& options, const Arguments& arguments);
 int DrainCommand(const ControlOptions& options, const Arguments& arguments);
@@ -36,6 +45,7 @@ int AcceptGapCommand(const ControlOptions& options, const Arguments& arguments);
 int DiscardReportCommand(const ControlOptions& options, const Arguments& arguments);
 
 // On a log directory; read only, on a live one too.
+int AuditCommand(const ControlOptions& options, const Arguments& arguments);
 int WalCommand(const ControlOptions& options, const Arguments& arguments);
 
 }  // namespace troth

@@ -19,6 +19,14 @@ DEFINE_string(participant, "", "list: only where this participant is unfinished"
 DEFINE_string(database, "",
               "why: words of a connection string (user=... password=...) for the database of a "
               "participant that is lost; host and port are known");
+DEFINE_bool(commit, false, "resolve: commit it");
+DEFINE_bool(abort, false, "resolve: abort it");
+DEFINE_bool(decision_lost, false,
+            "resolve: nobody who could know the decision is left; a person decides");
+DEFINE_bool(yes, false, "resolve: do it at once, without showing it first");
+DEFINE_string(token, "", "resolve: of the first step; do what it told");
+DEFINE_string(who, "", "resolve: who orders it; default: the user who runs this, and the host");
+DEFINE_int32(wait_s, -1, "drain: wait at most so long for what is under way; -1: until all ended");
 DEFINE_string(name, "", "wal: name or id of the coordinator whose log it must be");
 
 namespace {
@@ -36,9 +44,14 @@ constexpr char kUsage[] =
     "  trothctl heuristics                        branches that ended against the decision\n"
     "  trothctl participants [list]               who is registered, up, and owes what\n"
     "  trothctl participants forget|rebind NAME\n"
-    "  trothctl drain                             stop leasing ids; end what is under way\n"
+    "  trothctl resolve ID --commit|--abort --reason TEXT [--decision_lost]\n"
+    "                                             settle by hand: shows it first, then does it\n"
+    "  trothctl drain [--wait_s N]                stop leasing ids; wait for what is under way\n"
+    "  trothctl doctor                            look at the whole deployment, say what to mend\n"
     "  trothctl accept-gap --reason TEXT          a cut log: go on without what is missing\n"
     "  trothctl discard-report NAME --reason TEXT a cut log: the participant is wrong\n"
+    "  trothctl audit DIR [--name NAME]           decisions, branches, heuristics: a line of JSON "
+    "each\n"
     "  trothctl wal verify|stats|dump DIR [--name NAME]\n"
     "                                             reads a log directory, changes nothing\n"
     "\n"
@@ -70,6 +83,9 @@ int main(int argc, char** argv) {
       {"show", troth::ShowCommand},
       {"trace", troth::TraceCommand},
       {"why", troth::WhyCommand},
+      {"resolve", troth::ResolveCommand},
+      {"doctor", troth::DoctorCommand},
+      {"audit", troth::AuditCommand},
       {"heuristics", troth::HeuristicsCommand},
       {"participants", troth::ParticipantsCommand},
       {"drain", troth::DrainCommand},
@@ -94,6 +110,13 @@ int main(int argc, char** argv) {
   options.in_doubt = FLAGS_in_doubt;
   options.participant = FLAGS_participant;
   options.database = FLAGS_database;
+  options.commit = FLAGS_commit;
+  options.abort = FLAGS_abort;
+  options.decision_lost = FLAGS_decision_lost;
+  options.yes = FLAGS_yes;
+  options.token = FLAGS_token;
+  options.who = FLAGS_who;
+  options.wait_s = FLAGS_wait_s;
   if (!ParseAge(FLAGS_older_than, &options.older_than_ms)) {
     std::cerr << "trothctl: --older_than " << FLAGS_older_than
               << ": give a number with ms, s, min or h\n";

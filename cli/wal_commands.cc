@@ -205,7 +205,102 @@ int Dump(const ControlOptions& options, const std::string& directory) {
   return 0;
 }
 
+// One line of JSON for each thing the log can account for.
+class Auditor {
+ public:
+  Auditor(const std::string& coordinator_id, const RecoveredState& state)
+      : coordinator_id_(coordinator_id), state_(state) {}
+
+  void Print() {
+    Line("coordinator", {{"coordinator", coordinator_id_}, {"running_ms", state_.running_ms()}});
+    for (const ParticipantRecord& p : state_.participants()) {
+      Line("participant", {{"participant", p.name},
+                           {"system_identifier", std::to_string(p.database.system_identifier)},
+                           {"database_oid", p.database.oid},
+                           {"database_address", p.database_address},
+                           {"address", p.peer_host + ":" + std::to_string(p.peer_port)},
+                           {"certificate", p.certificate},
+                           {"forgotten", p.forgotten}});
+    }
+    for (const auto& info : state_.epochs()) {
+      Line("epoch", {{"epoch", info.epoch.ToString()}, {"reserved_to", info.reserve_end}});
+    }
+    for (const GapRecord& gap : state_.gaps()) {
+      Line("accepted-gap", {{"first", gap.first}, {"last", gap.last}, {"reason", gap.reason}});
+    }
+    // A live commit's time follows it.
+    state_.ForEachCheckpointRecord([this](const LogRecord& record) {
+      if (const auto* commit = std::get_if<CommitRecord>(&record)) {
+        Flush();
+        decision_ = Decision(*commit);
+      } else if (const auto* at = std::get_if<DecidedAtRecord>(&record)) {
+        if (!decision_.is_null()) decision_["decided_running_ms"] = at->at_ms;
+      } else if (const auto* key = std::get_if<KeyRecord>(&record); key && key->closed) {
+        Line("closed-key", {{"key", key->key}});
+      }
+    });
+    Flush();
+    for (const HeuristicRecord& h : state_.heuristics()) {
+      Line(h.hazard ? "hazard" : "heuristic", {{"transaction", Full(h.id)},
+                                               {"participant", NameOf(h.participant)},
+                                               {"what", h.what},
+                                               {"at_unix_ms", h.at_unix_ms}});
+    }
+  }
+
+ private:
+  static void Line(const char* kind, json what) {
+    what["kind"] = kind;
+    std::cout << what.dump() << "\n";
+  }
+  std::string Full(const LocalId& id) const {
+    return TransactionId{coordinator_id_, id}.ToString();
+  }
+  std::string NameOf(ParticipantIndex index) const {
+    const auto& all = state_.participants();
+    return index < all.size() ? all[index].name : "#" + std::to_string(index);
+  }
+  json Decision(const CommitRecord& commit) const {
+    json branches = json::array();
+    for (const BranchRecord& b : commit.branches) {
+      branches.push_back({{"participant", NameOf(b.participant)},
+                          {"xid", b.xid},
+                          {"timeline", b.timeline},
+                          {"position", b.position}});
+    }
+    return {{"transaction", Full(commit.id)},
+            {"decision", "commit"},
+            {"key", commit.key},
+            {"applied_everywhere", state_.Ended(commit.id)},
+            {"branches", branches},
+            {"decided_running_ms", nullptr}};
+  }
+  void Flush() {
+    if (!decision_.is_null()) Line("decision", decision_);
+    decision_ = nullptr;
+  }
+
+  const std::string coordinator_id_;
+  const RecoveredState& state_;
+  json decision_;  // not printed yet
+};
+
 }  // namespace
+
+int AuditCommand(const ControlOptions& options, const Arguments& arguments) {
+  if (arguments.size() != 1) {
+    std::cerr << "trothctl: usage: trothctl audit DIR [--name NAME]\n";
+    return 2;
+  }
+  Verifier verifier;
+  const Result<WalEnd> end = LookUntilSure(options, arguments[0], [&] {
+    verifier = Verifier();
+    return ReadWal(PosixFileSystem(), arguments[0], kWholeLog, &verifier);
+  });
+  if (!end.ok()) return Report(end.status());
+  Auditor(end->coordinator_id, verifier.state).Print();
+  return 0;
+}
 
 int WalCommand(const ControlOptions& options, const Arguments& arguments) {
   if (arguments.size() == 2 && arguments[0] == "verify") {

@@ -179,6 +179,7 @@ class CommitProtocol {
   void On(const RebindAsked& e);
   void On(const AcceptGapAsked& e);
   void On(const DiscardReportAsked& e);
+  void On(const HeuristicAsked& e);
 
   // Commit, in the order in which it happens.
   bool AnswerRepeated(const CommitAsked& e);

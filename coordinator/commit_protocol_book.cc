@@ -500,6 +500,19 @@ void CommitProtocol::On(const DiscardReportAsked& e) {
   Append(participant->record, /*force=*/true, e.token);
 }
 
+void CommitProtocol::On(const HeuristicAsked& e) {
+  if (RefuseWithoutRoom(e.token)) return;
+  const Registry::Participant* participant = registry_.FindDurable(e.participant);
+  if (participant == nullptr) {
+    Refuse(e.token, Reason::kUnknownParticipant,
+           "participant '" + e.participant + "' is not registered");
+    return;
+  }
+  ++counters_.heuristics;
+  Append(HeuristicRecord{e.id, participant->record.index, false, e.what, unix_ms_},
+         /*force=*/true, e.token);
+}
+
 // ----------------------------------------------------------------------------------- replies
 
 void CommitProtocol::Refuse(ReplyToken token, Reason reason, std::string message, bool retryable) {

@@ -7,12 +7,15 @@
 #include <optional>
 #include <utility>
 
+#include <glog/logging.h>
+
 #include "Coordinator.h"
 #include "CoordinatorAdmin.h"
 #include "CoordinatorPeer.h"
 #include "common/failpoint.h"
 #include "common/thread_annotations.h"
 #include "common/vote_mac.h"
+#include "coordinator/resolve_service.h"
 #include "coordinator/wire_values.h"
 #include "troth_constants.h"
 #include "wire/listener.h"
@@ -156,6 +159,25 @@ void FillTransactions(const CommitProtocol& protocol, MetricPage* page) {
               static_cast<double>(protocol.undecided()));
   page->Gauge("troth_transactions_unacknowledged", "Decided, and not applied everywhere.",
               static_cast<double>(protocol.unacknowledged()));
+  const char* const why = "Transactions that were aborted in this life, by reason.";
+  for (const auto& [reason, count] : counters.aborted_by_reason) {
+    page->Counter("troth_aborts_total", why, static_cast<double>(count),
+                  {{"reason", std::string(ReasonName(reason))}});
+  }
+  const char* const messages =
+      "Messages to participants; with troth_participant_calls_total: how many share a call.";
+  page->Counter("troth_messages_total", messages, static_cast<double>(counters.prepares_sent),
+                {{"message", "prepare"}});
+  page->Counter("troth_messages_total", messages, static_cast<double>(counters.finishes_sent),
+                {{"message", "finish"}});
+  page->Counter("troth_retries_total", "Prepares and finishes that were asked again.",
+                static_cast<double>(counters.retries));
+  page->Counter("troth_inquiries_total", "Prepared branches that participants asked about.",
+                static_cast<double>(counters.inquiries));
+  page->Counter("troth_early_votes_total", "Votes that clients carried.",
+                static_cast<double>(counters.early_votes));
+  page->Gauge("troth_state", "1 for the state that the coordinator is in.", 1,
+              {{"state", StateOf(protocol)}});
   const auto oldest = protocol.List(1);
   page->Gauge("troth_oldest_transaction_seconds",
               "Age of the oldest transaction that is in flight or not acknowledged.",
@@ -365,6 +387,31 @@ class AdminHandler : public wire::CoordinatorAdminIf {
     if (!report.ok()) Throw(Reason::kInvalid, report.status().message());
     reply = *std::move(report);
   }
+  void resolve(wire::Resolution& reply, const wire::ResolveRequest& request) override {
+    Result<wire::TransactionReport> report = Looking().Inspect(request.transaction_id);
+    if (!report.ok()) Throw(Reason::kInvalid, report.status().message());
+    const ResolvePlan plan = PlanResolve(*report, request);
+    if (!plan.refused.empty()) Throw(Reason::kInvalid, plan.refused);
+    reply.steps = plan.steps;
+    reply.report = *std::move(report);
+    if (!request.__isset.token) {
+      if (!plan.steps.empty()) reply.token = plan.token;
+      return;
+    }
+    if (request.token != plan.token) {
+      Throw(Reason::kInvalid,
+            "the situation has changed since that token was given, or it is of another order; "
+            "nothing was done. Look again");
+    }
+    CarryOut(plan, request);
+  }
+  void diagnose(std::vector<wire::Diagnosis>& reply) override {
+    wire::Diagnosis& own = reply.emplace_back();
+    own.process = "coordinator " + rep_->options.coordinator_id;
+    own.unix_ms = SystemClock()->WallUnixMs();
+    if (rep_->options.findings) own.findings = rep_->options.findings();
+    for (wire::Diagnosis& one : Looking().Diagnose()) reply.push_back(std::move(one));
+  }
   void status(wire::CoordinatorStatus& reply) override {
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
     reply.syncs = static_cast<std::int64_t>(rep_->coordinator->syncs());
@@ -422,6 +469,38 @@ class AdminHandler : public wire::CoordinatorAdminIf {
       Throw(Reason::kNotServing, "this coordinator was started without inspection");
     }
     return *rep_->options.inspection;
+  }
+  // In this order: the abort binds, what a person did is durable, then it happens.
+  void CarryOut(const ResolvePlan& plan, const wire::ResolveRequest& request) {
+    const TransactionId id = ParseId(request.transaction_id);
+    if (plan.bind_abort) {
+      AbortAsked asked;
+      asked.id = id;
+      asked.message = plan.order;
+      for (const wire::BranchReport& branch : plan.branches) {
+        BranchClaim& claim = asked.branches.emplace_back();
+        claim.participant = branch.participant;
+      }
+      const Action action = rep_->Ask(std::move(asked));
+      const OutcomeKind kind = std::get<ReplyOutcome>(action).kind;
+      if (kind != OutcomeKind::kAborted) {
+        Throw(Reason::kEnded, std::string("not aborted: the coordinator answers ") +
+                                  std::string(OutcomeKindName(kind)));
+      }
+    }
+    for (const wire::BranchReport& branch : plan.branches) {
+      rep_->Ask(HeuristicAsked{0, id.local, branch.participant, plan.order});
+      LOG(WARNING) << "transaction " << request.transaction_id << " at " << branch.participant
+                   << ": " << plan.order;
+      if (!plan.settle) continue;
+      const Status settled = Looking().Settle(branch, request.commit, plan.order);
+      if (!settled.ok()) {
+        Throw(Reason::kDatabaseUnavailable,
+              "recorded, and not done at " + branch.participant + ": " + settled.message() +
+                  ". Repeat it when that is mended",
+              true);
+      }
+    }
   }
   // Under the machine: copies only.
   static void Fill(wire::CoordinatorStatus* reply, const CommitProtocol& protocol) {
@@ -543,6 +622,13 @@ void CoordinatorServer::FillMetrics(MetricPage* page) const {
                 {{"call", "finish"}});
   page->Counter("troth_participant_connects_total", "Times a participant was connected to.",
                 static_cast<double>(calls.reconnects));
+  page->Gauge("troth_channel_queue", "Messages to participants that wait for a call to end.",
+              static_cast<double>(calls.queued));
+  if (rep_->options.inspection != nullptr) {
+    page->Counter("troth_timeline_lost_total",
+                  "Notes of what happened to transactions that were not kept: too many at once.",
+                  static_cast<double>(rep_->options.inspection->lost()));
+  }
 }
 
 void CoordinatorServer::Rep::FillParticipants(const CommitProtocol& protocol,
@@ -554,6 +640,8 @@ void CoordinatorServer::Rep::FillParticipants(const CommitProtocol& protocol,
     const MetricLabels name = {{"participant", p.record.name}};
     page->Gauge("troth_participant_up", "1 while the coordinator is connected to it.",
                 channel->Up(i) ? 1 : 0, name);
+    page->Gauge("troth_participant_down_seconds", "Since when there is no connection; 0: there is.",
+                static_cast<double>(channel->Where(i).down_ms) / 1e3, name);
     page->Gauge("troth_participant_unacknowledged",
                 "Transactions decided here and not acknowledged there.",
                 static_cast<double>(p.unacknowledged), name);

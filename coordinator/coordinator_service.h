@@ -30,6 +30,8 @@ class CoordinatorServer {
     int idle_ms = 300'000;
     Monitoring* monitoring = nullptr;  // told how commits end; outlives the server
     Inspection* inspection = nullptr;  // asked by administrators; outlives the server
+    // What this process finds when it looks at itself.
+    std::function<std::vector<wire::Finding>()> findings;
   };
 
   // Borrows all; they must outlive it.

@@ -43,12 +43,14 @@ Status FileDecisionLog::Flush() {
   const auto began = std::chrono::steady_clock::now();
   const Status flushed = wal_->Flush(&*job_);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-  if (observer_) observer_(took.count());
+  took_s_ = took.count();
   return flushed;
 }
 
 DecisionLog::Durable FileDecisionLog::EndFlush() {
   const auto durable = wal_->EndFlush(std::move(*job_));
+  if (observer_) observer_(took_s_, durable.records - durable_records_);
+  durable_records_ = durable.records;
   return Durable{durable.records, durable.batch};
 }
 

@@ -18,8 +18,10 @@ class FileDecisionLog : public DecisionLog {
   explicit FileDecisionLog(std::unique_ptr<Wal> wal) : wal_(std::move(wal)) {}
   ~FileDecisionLog() override { Stop(); }
 
-  // Told how long each write and sync took, in seconds.
-  void SetSyncObserver(std::function<void(double)> observer) { observer_ = std::move(observer); }
+  // Told how long each write and sync took, in seconds, and how many records it made durable.
+  void SetSyncObserver(std::function<void(double, std::uint64_t)> observer) {
+    observer_ = std::move(observer);
+  }
   // Starts maintenance. `on_fatal` is told when it fails (law L15) and must not return.
   // `flush_mark` is called when an idle log wants its mark: to flush, like anyone.
   void Start(std::function<void(const Status&)> on_fatal, std::function<void()> flush_mark);
@@ -43,7 +45,9 @@ class FileDecisionLog : public DecisionLog {
   std::optional<FlushJob> job_;  // of whoever began the flush under way
   std::function<void(const Status&)> on_fatal_;
   std::function<void()> flush_mark_;
-  std::function<void(double)> observer_;
+  std::function<void(double, std::uint64_t)> observer_;
+  double took_s_ = 0;                  // the flush under way
+  std::uint64_t durable_records_ = 0;  // of all flushes
   std::thread maintainer_;
   Mutex mutex_;
   CondVar wake_;

@@ -39,10 +39,17 @@ using Members = std::map<std::string, Member>;  // by name
 // What a participant's database holds prepared, or why nobody knows.
 using Prepared = Result<std::vector<wire::PreparedBranch>>;
 
-Prepared AskPrepared(const ThriftChannel::Whereabouts& where, const std::vector<std::string>& ids) {
+std::string AgeText(std::int64_t ms) {
+  if (ms < 120'000) return std::to_string(ms / 1000) + " s";
+  if (ms < 7'200'000) return std::to_string(ms / 60'000) + " min";
+  return std::to_string(ms / 3'600'000) + " h";
+}
+
+// One call to a participant's administrators' service.
+Status Ask(const ThriftChannel::Whereabouts& where,
+           const std::function<void(wire::ParticipantAdminClient*)>& call) {
   using apache::thrift::transport::TFramedTransport;
   using apache::thrift::transport::TSocket;
-  std::vector<wire::PreparedBranch> branches;
   try {
     auto socket = std::make_shared<TSocket>(where.host, static_cast<int>(where.port));
     socket->setConnTimeout(kConnectMs);
@@ -51,19 +58,40 @@ Prepared AskPrepared(const ThriftChannel::Whereabouts& where, const std::vector<
     auto framed = std::make_shared<TFramedTransport>(socket, FrameLimits());
     wire::ParticipantAdminClient client(BoundedProtocol(framed));
     framed->open();
-    client.prepared(branches, ids, static_cast<std::int32_t>(kMost));
+    call(&client);
   } catch (const wire::Refused& refused) {
     return Status(Code::kUnavailable, refused.message);
   } catch (const apache::thrift::TException& e) {
     return Status(Code::kUnavailable, std::string("it does not answer: ") + e.what());
   }
+  return OkStatus();
+}
+
+Prepared AskPrepared(const ThriftChannel::Whereabouts& where, const std::vector<std::string>& ids) {
+  std::vector<wire::PreparedBranch> branches;
+  TROTH_RETURN_IF_ERROR(Ask(where, [&](wire::ParticipantAdminClient* client) {
+    client->prepared(branches, ids, static_cast<std::int32_t>(kMost));
+  }));
   return branches;
 }
 
-std::string AgeText(std::int64_t ms) {
-  if (ms < 120'000) return std::to_string(ms / 1000) + " s";
-  if (ms < 7'200'000) return std::to_string(ms / 60'000) + " min";
-  return std::to_string(ms / 3'600'000) + " h";
+wire::Diagnosis AskDiagnosis(const Member& member) {
+  wire::Diagnosis diagnosis;
+  diagnosis.process = "participant " + member.name;
+  Status asked(Code::kUnavailable, "down for " + AgeText(member.where.down_ms));
+  if (member.where.up) {
+    asked = Ask(member.where,
+                [&](wire::ParticipantAdminClient* client) { client->diagnose(diagnosis); });
+  }
+  if (!asked.ok()) {
+    wire::Finding& finding = diagnosis.findings.emplace_back();
+    finding.about = "participant";
+    finding.verdict = "wrong";
+    finding.what = asked.message();
+    finding.advice = "start it, or see why it cannot be reached at " + member.address +
+                     "; gone for good: trothctl participants forget " + member.name;
+  }
+  return diagnosis;
 }
 
 bool Unfinished(const wire::BranchReport& branch) {
@@ -431,6 +459,35 @@ std::vector<wire::TransactionReport> Inspection::InDoubt(const wire::InDoubtFilt
       room -= waiting.size();
     }
   }
+  return list;
+}
+
+Status Inspection::Settle(const wire::BranchReport& branch, bool commit, const std::string& order) {
+  Members members;
+  rep_->Look([&](const CommitProtocol& protocol) { members = rep_->MembersOf(protocol); });
+  rep_->Find(&members);
+  const auto member = members.find(branch.participant);
+  if (member == members.end() || !member->second.where.up) {
+    return Status(Code::kUnavailable, "it is down");
+  }
+  wire::FinishReply reply;
+  TROTH_RETURN_IF_ERROR(Ask(member->second.where, [&](wire::ParticipantAdminClient* client) {
+    client->settle(reply, branch.prepared.transaction_id, branch.prepared.xid, commit, order);
+  }));
+  if (reply.finished == wire::Finished::DONE) return OkStatus();
+  return Status(Code::kUnavailable, "not settled there: " + reply.message);
+}
+
+std::vector<wire::Diagnosis> Inspection::Diagnose() {
+  Members members;
+  rep_->Look([&](const CommitProtocol& protocol) { members = rep_->MembersOf(protocol); });
+  rep_->Find(&members);
+  std::vector<std::future<wire::Diagnosis>> asked;
+  for (const auto& [name, member] : members) {
+    asked.push_back(std::async(std::launch::async, [&member] { return AskDiagnosis(member); }));
+  }
+  std::vector<wire::Diagnosis> list;
+  for (auto& answer : asked) list.push_back(answer.get());
   return list;
 }
 

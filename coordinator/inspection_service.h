@@ -1,8 +1,9 @@
 // What an operator may see of transactions: those in doubt, one of them from all sides, and who
 // waits behind it. Gathers from the protocol machine, from the timeline of this life, and from
-// the databases of the participants that are up (ParticipantAdmin.prepared). Changes nothing and
-// decides nothing. Serves CoordinatorAdmin and the console alike; its values are those of
-// thrift/coordinator.thrift, as JSON those of wire/report_json.h. docs/operations.md.
+// the databases of the participants that are up (ParticipantAdmin.prepared). Decides nothing; its
+// one order, Settle, is for what somebody else decided. Serves CoordinatorAdmin and the console
+// alike; its values are those of thrift/coordinator.thrift, as JSON those of wire/report_json.h.
+// docs/operations.md.
 #pragma once
 
 #include <functional>
@@ -38,6 +39,12 @@ class Inspection {
   // See CoordinatorAdmin.in_doubt and .inspect. kInvalid: no transaction id.
   std::vector<wire::TransactionReport> InDoubt(const wire::InDoubtFilter& filter);
   Result<wire::TransactionReport> Inspect(const std::string& transaction_id);
+
+  // Has a participant settle a branch that is prepared there (ParticipantAdmin.settle).
+  Status Settle(const wire::BranchReport& branch, bool commit, const std::string& order);
+  // What participants that are up find when they look at themselves; of the others, that they
+  // are not up.
+  std::vector<wire::Diagnosis> Diagnose();
 
   // Takes the notes now: what is observed then tells of all that has ended.
   void TakeNotes();

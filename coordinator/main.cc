@@ -14,6 +14,7 @@
 
 #include "common/program.h"
 #include "coordinator/coordinator_service.h"
+#include "coordinator/diagnosis_service.h"
 #include "coordinator/file_decision_log.h"
 #include "coordinator/monitoring_service.h"
 
@@ -163,7 +164,9 @@ int Serve() {
   std::copy_n(random.begin(), 4, reinterpret_cast<char*>(&epoch_random));
 
   troth::FileDecisionLog log(*std::move(wal));
-  log.SetSyncObserver([&monitoring](double seconds) { monitoring.Synced(seconds); });
+  log.SetSyncObserver([&monitoring](double seconds, std::uint64_t records) {
+    monitoring.Synced(seconds, records);
+  });
   troth::ThriftChannel channel({id});
   troth::Crew crew(DieOfLog);
   troth::Coordinator coordinator(
@@ -190,11 +193,20 @@ int Serve() {
   troth::CoordinatorServer server(
       {id, random.substr(4), FLAGS_host, FLAGS_client_port, FLAGS_peer_port, FLAGS_admin_port,
        FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms), &monitoring,
-       &inspection},
+       &inspection,
+       [&monitoring] {
+         return troth::DiagnoseCoordinator(
+             {FLAGS_wal_dir, FLAGS_host, FLAGS_http_port, FLAGS_lease_ms, FLAGS_record_retention_ms,
+              FLAGS_outcome_retention_ms, FLAGS_wal_segment_bytes},
+             monitoring.State());
+       }},
       &coordinator, &crew, &channel);
   const troth::Status listening = server.Start();
   monitoring.Look([&server] { return server.State(); },
-                  [&server](troth::MetricPage* page) { server.FillMetrics(page); });
+                  [&server, &inspection](troth::MetricPage* page) {
+                    inspection.TakeNotes();
+                    server.FillMetrics(page);
+                  });
   int exit_code = 0;
   if (!listening.ok() || !WritePortFile(server, http.port(), id)) {
     std::cerr << "troth-coordinator: "

@@ -17,6 +17,7 @@ using prometheus::Histogram;
 // Seconds. The first are those of a fast disk, the last a client's patience.
 const Histogram::BucketBoundaries kBuckets = {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
                                               0.1,    0.2,    0.5,   1,     2,     5,    10,   30};
+const Histogram::BucketBoundaries kBatchBuckets = {0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 constexpr const char* kOutcomes[] = {"committed", "aborted", "read-only", "pending", "expired"};
 
 }  // namespace
@@ -44,6 +45,11 @@ struct Monitoring::Instruments {
                         .Help("A write and sync of the log; its count is that of syncs.")
                         .Register(registry)
                         .Add({}, kBuckets);
+  Histogram& batch = prometheus::BuildHistogram()
+                         .Name("troth_log_batch_records")
+                         .Help("Records that a write and sync of the log made durable.")
+                         .Register(registry)
+                         .Add({}, kBatchBuckets);
   std::map<std::string, Histogram*> commits;
   std::map<TransactionHistory::Phase, Histogram*> phases;
 };
@@ -76,7 +82,10 @@ void Monitoring::Passed(TransactionHistory::Phase phase, double seconds) {
   instruments_->phases.at(phase)->Observe(seconds);
 }
 
-void Monitoring::Synced(double seconds) { instruments_->sync.Observe(seconds); }
+void Monitoring::Synced(double seconds, std::uint64_t records) {
+  instruments_->sync.Observe(seconds);
+  instruments_->batch.Observe(static_cast<double>(records));
+}
 
 void Monitoring::Look(std::function<std::string()> state, std::function<void(MetricPage*)> values) {
   MutexLock lock(&mutex_);
@@ -89,6 +98,11 @@ void Monitoring::Leave(const std::string& why) {
   away_ = why;
   state_ = nullptr;
   values_ = nullptr;
+}
+
+std::string Monitoring::State() {
+  MutexLock lock(&mutex_);
+  return state_ ? state_() : away_;
 }
 
 HttpReply Monitoring::Page(const std::string& path) {

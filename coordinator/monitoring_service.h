@@ -28,8 +28,8 @@ class Monitoring {
   void Refused(const std::string& reason);
   // A phase of a transaction that commits.
   void Passed(TransactionHistory::Phase phase, double seconds);
-  // A sync of the log.
-  void Synced(double seconds);
+  // A write and sync of the log, and how many records it made durable.
+  void Synced(double seconds, std::uint64_t records);
 
   // From now on `state` says what /readyz tells ("serving" is ready), and `values` adds to
   // /metrics what is looked up when asked. Both may be called by the thread of HTTP until
@@ -39,6 +39,8 @@ class Monitoring {
   // Forgets them; /readyz tells `why` from now on.
   void Leave(const std::string& why) TROTH_EXCLUDES(mutex_);
 
+  // What /readyz tells.
+  std::string State() TROTH_EXCLUDES(mutex_);
   // The pages.
   HttpReply Page(const std::string& path) TROTH_EXCLUDES(mutex_);
 

@@ -178,10 +178,19 @@ struct DiscardReportAsked {
   std::string reason;
 };
 
-using Event = std::variant<CommitAsked, AbortAsked, OutcomeAsked, KeyAsked, LeaseAsked,
-                           EnrolmentAsked, Inquired, VoteArrived, FinishArrived, ParticipantUp,
-                           ParticipantDown, RecordsDurable, LogRoom, TimePassed, DrainAsked,
-                           ForgetAsked, RebindAsked, AcceptGapAsked, DiscardReportAsked>;
+// A person settles a branch ahead of the decision, or without it: recorded for ever.
+struct HeuristicAsked {
+  ReplyToken token = 0;
+  LocalId id;
+  std::string participant;
+  std::string what;
+};
+
+using Event =
+    std::variant<CommitAsked, AbortAsked, OutcomeAsked, KeyAsked, LeaseAsked, EnrolmentAsked,
+                 Inquired, VoteArrived, FinishArrived, ParticipantUp, ParticipantDown,
+                 RecordsDurable, LogRoom, TimePassed, DrainAsked, ForgetAsked, RebindAsked,
+                 AcceptGapAsked, DiscardReportAsked, HeuristicAsked>;
 
 // One line, stable: transcripts are made of it (tests/protocol).
 std::string DebugString(const Event& event);

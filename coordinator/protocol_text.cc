@@ -112,6 +112,10 @@ struct EventText {
   std::string operator()(const DiscardReportAsked& e) const {
     return "discard-report " + e.participant + Token(e.token);
   }
+  std::string operator()(const HeuristicAsked& e) const {
+    return "heuristic " + e.id.ToString() + " " + e.participant + " \"" + e.what + "\"" +
+           Token(e.token);
+  }
 };
 
 struct ActionText {

@@ -497,7 +497,11 @@ ThriftChannel::Whereabouts ThriftChannel::Where(ParticipantIndex participant) co
 
 ThriftChannel::Stats ThriftChannel::stats() const {
   MutexLock lock(&mutex_);
-  return stats_;
+  Stats stats = stats_;
+  for (const auto& [id, place] : places_) {
+    stats.queued += place->prepares.size() + place->finishes.size() + place->unawaited.size();
+  }
+  return stats;
 }
 
 // ---------------------------------------------------------------------------------- sending

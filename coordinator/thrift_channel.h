@@ -58,6 +58,7 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
     std::uint64_t prepare_calls = 0;
     std::uint64_t finish_calls = 0;
     std::uint64_t reconnects = 0;
+    std::size_t queued = 0;  // prepares and finishes that wait for a call to end, now
   };
   Stats stats() const;
   // Where a participant is reached: the connected process with the least to do, else one that is

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <sstream>
 
+#include "common/clock.h"
 #include "common/transaction_id.h"
 #include "participant/postgres_connection.h"
 
@@ -174,6 +175,132 @@ Result<std::vector<wire::PreparedBranch>> LookAtPrepared(const std::string& conn
       PgConnection::Open(conninfo, kApplicationName, time);
   if (!connection.ok()) return connection.status();
   return LookAtPrepared(connection->get(), question, time);
+}
+
+Result<Evidence> EvidenceNow(const std::string& conninfo, const std::string& gid, std::uint32_t xid,
+                             std::chrono::milliseconds time) {
+  const auto deadline = std::chrono::steady_clock::now() + time;
+  Result<std::unique_ptr<PgConnection>> connection =
+      PgConnection::Open(conninfo, kApplicationName, time);
+  if (!connection.ok()) return connection.status();
+  const std::string asked[] = {gid};
+  Result<std::vector<Row>> rows =
+      (*connection)
+          ->Query(
+              "SELECT transaction::pg_catalog.text,"
+              " pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()),"
+              " pg_catalog.pg_current_wal_insert_lsn()"
+              " FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1"
+              " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+              asked, deadline);
+  if (!rows.ok()) return rows.status();
+  if (rows->empty() || Number((*rows)[0][0]) != xid) {
+    return Status(Code::kNotFound, "no branch " + gid + " with xid " + std::to_string(xid) +
+                                       " is prepared there (any more)");
+  }
+  // The newest 64-bit number that ends in these 32 bits and was given out.
+  const auto next = static_cast<std::uint64_t>(Number((*rows)[0][1]));
+  std::uint64_t whole = (next & ~std::uint64_t{0xffffffff}) | xid;
+  if (whole >= next) whole -= std::uint64_t{1} << 32;
+  return Evidence{
+      whole, {(*connection)->greeting().point.timeline, ParseLsn((*rows)[0][2].value_or("0/0"))}};
+}
+
+namespace {
+
+void Find(std::vector<wire::Finding>* findings, const char* about, const char* verdict,
+          std::string what, std::string advice = "") {
+  wire::Finding& finding = findings->emplace_back();
+  finding.about = about;
+  finding.verdict = verdict;
+  finding.what = std::move(what);
+  finding.advice = std::move(advice);
+}
+
+void JudgeSettings(const ParticipantOptions& options, const Row& row,
+                   std::vector<wire::Finding>* findings) {
+  const auto text = [&](std::size_t i) { return row[i].value_or(""); };
+  const std::int64_t slots = Number(row[0]), used = Number(row[1]), bound = options.max_in_doubt;
+  Find(findings, "postgres",
+       slots < bound      ? "wrong"
+       : used * 2 > slots ? "warning"
+                          : "good",
+       "max_prepared_transactions " + text(0) + ", max_in_doubt " + std::to_string(bound) + ", " +
+           text(1) + " prepared now",
+       slots < bound ? "ALTER SYSTEM SET max_prepared_transactions = " + std::to_string(bound) +
+                           "; restart the server"
+       : used * 2 > slots ? "see who holds them: SELECT gid, prepared FROM pg_prepared_xacts"
+                          : "");
+  for (const auto& [name, column] : {std::pair("fsync", 2), std::pair("full_page_writes", 3)}) {
+    const bool on = text(static_cast<std::size_t>(column)) == "on";
+    Find(findings, "postgres", on ? "good" : "wrong",
+         std::string(name) + " " + text(static_cast<std::size_t>(column)),
+         on ? "" : std::string("ALTER SYSTEM SET ") + name + " = on; SELECT pg_reload_conf();");
+  }
+  const bool waits = text(4) != "off";
+  Find(findings, "postgres", waits ? "good" : "warning", "synchronous_commit " + text(4),
+       waits ? ""
+             : "what Troth prepares and commits waits all the same; other transactions of "
+               "this database may be lost in a crash");
+  const std::int64_t needed = options.pool_size + options.finish_connections + 2;
+  const std::int64_t connections = Number(row[5]);
+  Find(findings, "postgres", connections < needed + 10 ? "warning" : "good",
+       "max_connections " + text(5) + ", this participant uses up to " + std::to_string(needed),
+       connections < needed + 10 ? "raise max_connections, or lower pool_size" : "");
+  const bool reads = text(6) == "t";
+  Find(findings, "postgres", reads ? "good" : "warning",
+       reads ? "the history of timelines can be read"
+             : "the history of timelines cannot be read: after a failover a branch may become a "
+               "hazard",
+       reads ? "" : "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO " + text(7));
+  const std::int64_t oldest_s = Number(row[8]);
+  Find(findings, "postgres", oldest_s > 60 ? "warning" : "good",
+       "oldest prepared transaction of the server " + std::to_string(oldest_s) + " s",
+       oldest_s > 60 ? "trothctl list --in_doubt; one of another program: its own operator's" : "");
+}
+
+}  // namespace
+
+std::vector<wire::Finding> DiagnoseDatabase(const ParticipantOptions& options,
+                                            std::chrono::milliseconds time) {
+  const auto deadline = std::chrono::steady_clock::now() + time;
+  std::vector<wire::Finding> findings;
+  const auto unreachable = [&](const std::string& why) {
+    Find(&findings, "postgres", "wrong", "the database does not answer: " + why,
+         "start it, or mend --conninfo");
+    return findings;
+  };
+  Result<std::unique_ptr<PgConnection>> connection =
+      PgConnection::Open(options.conninfo, kApplicationName, time);
+  if (!connection.ok()) return unreachable(connection.status().message());
+  const std::int64_t before_ms = SystemClock()->WallUnixMs();
+  Result<std::vector<Row>> rows =
+      (*connection)
+          ->Query(
+              "SELECT current_setting('max_prepared_transactions'),"
+              " (SELECT count(*) FROM pg_catalog.pg_prepared_xacts), current_setting('fsync'),"
+              " current_setting('full_page_writes'), current_setting('synchronous_commit'),"
+              " current_setting('max_connections'),"
+              " has_function_privilege('pg_catalog.pg_read_file(text)', 'EXECUTE'), current_user,"
+              " (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - prepared)), 0)::bigint"
+              "  FROM pg_catalog.pg_prepared_xacts),"
+              " (extract(epoch FROM clock_timestamp()) * 1000)::bigint, "
+              "current_setting('server_version')",
+              {}, deadline);
+  if (!rows.ok()) return unreachable(rows.status().message());
+  const std::int64_t after_ms = SystemClock()->WallUnixMs();
+  const Row& row = rows->front();
+  Find(&findings, "postgres", "good",
+       "PostgreSQL " + row[10].value_or("") + " at " + (*connection)->greeting().address);
+  JudgeSettings(options, row, &findings);
+  const std::int64_t off_ms = Number(row[9]) - (before_ms + after_ms) / 2;
+  const bool far = off_ms > 2'000 || off_ms < -2'000;
+  Find(&findings, "clock", far ? "warning" : "good",
+       "the database's clock differs from ours by " + std::to_string(off_ms) + " ms",
+       far ? "let chrony or systemd-timesyncd set both; nothing is decided by clocks, but logs "
+             "and ages mislead"
+           : "");
+  return findings;
 }
 
 }  // namespace troth

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "common/status.h"
+#include "participant/options.h"
+#include "participant/resource_manager.h"
 #include "participant_types.h"
 
 namespace troth {
@@ -34,5 +36,15 @@ Result<std::vector<wire::PreparedBranch>> LookAtPrepared(PgConnection* connectio
 Result<std::vector<wire::PreparedBranch>> LookAtPrepared(const std::string& conninfo,
                                                          const PreparedQuestion& question,
                                                          std::chrono::milliseconds time);
+
+// The evidence under which a branch that is prepared now can be committed by order of a person:
+// its 64-bit xid, and a position at or after its PREPARE. kNotFound: no branch bears this GID and
+// this xid (32 low bits).
+Result<Evidence> EvidenceNow(const std::string& conninfo, const std::string& gid, std::uint32_t xid,
+                             std::chrono::milliseconds time);
+
+// What a participant finds when it looks at its database: settings, room, rights, clocks.
+std::vector<wire::Finding> DiagnoseDatabase(const ParticipantOptions& options,
+                                            std::chrono::milliseconds time);
 
 }  // namespace troth

@@ -40,6 +40,7 @@ constexpr milliseconds kSettleWait{1'000};
 constexpr milliseconds kTellEvery{1'000};
 constexpr milliseconds kTakeOver{10'000};  // the sweep of an instance that holds the lock is dead
 constexpr milliseconds kGoodbye{5'000};
+constexpr std::size_t kPreparedOfPage = 1'000;
 constexpr milliseconds kLookTime{2'500};  // shorter than who asks waits
 constexpr std::size_t kInquiriesAtOnce = 1'000;
 // So that those of the coordinator, for which clients wait, come in between.
@@ -122,7 +123,11 @@ class ParticipantProcess : public Participant {
                  &table_,
                  &fence_,
                  [this] { return Report(); },
-                 [this](const auto& ids, std::size_t limit) { return LookAt(ids, limit); }} {
+                 [this](const auto& ids, std::size_t limit) { return LookAt(ids, limit); },
+                 [this](const auto& id, std::uint32_t xid, bool commit, const auto& order) {
+                   return Settle(id, xid, commit, order);
+                 },
+                 [this] { return DiagnoseDatabase(options_, kLookTime); }} {
     // Before any listener: whoever calls finds them.
     for (const std::string& address : options_.coordinators) {
       links_.push_back(std::make_unique<CoordinatorLink>(
@@ -166,6 +171,8 @@ class ParticipantProcess : public Participant {
   wire::ParticipantStatusReport Report();
   Result<std::vector<wire::PreparedBranch>> LookAt(const std::vector<std::string>& ids,
                                                    std::size_t limit) const;
+  Result<FinishResult> Settle(const std::string& id, std::uint32_t xid, bool commit,
+                              const std::string& order);
   void Enrolling(const std::string& database_address) {
     MutexLock lock(&address_mutex_);
     database_address_ = database_address;
@@ -315,6 +322,16 @@ Result<std::vector<wire::PreparedBranch>> ParticipantProcess::LookAt(
   return LookAtPrepared(options_.conninfo, question, kLookTime);
 }
 
+Result<FinishResult> ParticipantProcess::Settle(const std::string& id, std::uint32_t xid,
+                                                bool commit, const std::string& order) {
+  const std::string gid = GidPrefix(options_.name) + id;
+  const Result<Evidence> evidence = EvidenceNow(options_.conninfo, gid, xid, kLookTime);
+  if (!evidence.ok()) return evidence.status();
+  LOG(WARNING) << gid << " (xid " << xid << "): " << order;
+  const FinishRequest request{id, commit, commit ? std::optional(*evidence) : std::nullopt, xid};
+  return table_.Finish(std::span(&request, 1), kSettleWait).front();
+}
+
 // Serving -----------------------------------------------------------------------------------
 
 Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> application) {
@@ -336,8 +353,10 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   peer_port_ = peer_listener_->port();
   if (options_.http_port < 0) return OkStatus();
   http_ = std::make_unique<HttpListener>(
-      HttpListener::Options{options_.bind, options_.http_port},
-      [this](const std::string& path) { return MonitoringPage(Report(), path); });
+      HttpListener::Options{options_.bind, options_.http_port}, [this](const std::string& path) {
+        return MonitoringPage(
+            Report(), [this] { return LookAt({}, kPreparedOfPage); }, path);
+      });
   TROTH_RETURN_IF_ERROR(http_->Start());
   http_port_ = http_->port();
   return OkStatus();

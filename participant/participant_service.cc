@@ -177,6 +177,29 @@ class AdminHandler : public wire::ParticipantAdminIf {
     out = *std::move(branches);
   }
 
+  void settle(wire::FinishReply& reply, const wire::TransactionId& transaction_id,
+              const std::int64_t xid, const bool commit, const std::string& order) override {
+    if (!TransactionId::Parse(transaction_id).ok() || xid < 1 || xid > UINT32_MAX ||
+        order.empty()) {
+      Throw(Refused::kInvalid, "an order names a transaction, its xid, and who orders it");
+    }
+    const Result<FinishResult> settled =
+        context_->settle(transaction_id, static_cast<std::uint32_t>(xid), commit, order);
+    if (!settled.ok()) {
+      const bool gone = settled.status().code() == Code::kNotFound;
+      Throw(gone ? Refused::kEnded : Refused::kDatabaseUnavailable, settled.status().message());
+    }
+    reply.transaction_id = transaction_id;
+    reply.finished = ToWire(settled->kind);
+    if (!settled->message.empty()) reply.__set_message(settled->message);
+  }
+
+  void diagnose(wire::Diagnosis& reply) override {
+    reply.process = "participant " + context_->participant;
+    reply.unix_ms = SystemClock()->WallUnixMs();
+    reply.findings = context_->findings();
+  }
+
  private:
   const ServiceContext* const context_;
 };
@@ -192,7 +215,8 @@ class PeerProcessor : public wire::ParticipantPeerProcessor {
   bool dispatchCall(apache::thrift::protocol::TProtocol* in,
                     apache::thrift::protocol::TProtocol* out, const std::string& name,
                     std::int32_t sequence, void* call) override {
-    if (name == "status" || name == "branches" || name == "prepared") {
+    if (name == "status" || name == "branches" || name == "prepared" || name == "settle" ||
+        name == "diagnose") {
       return admin_.Call(in, out, name, sequence, call);
     }
     return ParticipantPeerProcessor::dispatchCall(in, out, name, sequence, call);
@@ -272,7 +296,9 @@ void CheckVersion(std::int32_t version) {
                                        std::to_string(ours));
 }
 
-HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, const std::string& path) {
+HttpReply MonitoringPage(const wire::ParticipantStatusReport& report,
+                         const std::function<Result<std::vector<wire::PreparedBranch>>()>& prepared,
+                         const std::string& path) {
   const char* const text = "text/plain; charset=utf-8";
   const bool ready = report.coordinator_up && report.database_up;
   if (path == "/healthz") return {200, text, "alive\n"};
@@ -298,6 +324,23 @@ HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, const std:
   gauge("troth_database_up", "1 while the database answers.", report.database_up ? 1 : 0);
   gauge("troth_coordinator_up", "1 while every coordinator is connected.",
         report.coordinator_up ? 1 : 0);
+  const Result<std::vector<wire::PreparedBranch>> branches = prepared();
+  if (!branches.ok()) return {200, kMetricsType, page.Text()};  // troth_database_up tells
+  std::int64_t oldest_ms = 0, xmin_age = 0;
+  std::size_t waiting = 0;
+  for (const wire::PreparedBranch& branch : *branches) {
+    oldest_ms = std::max(oldest_ms, branch.prepared_ms);
+    xmin_age = std::max(xmin_age, branch.xmin_age);
+    waiting += branch.waiting.size();
+  }
+  gauge("troth_prepared_branches", "Branches prepared in the database, at most 1,000.",
+        static_cast<double>(branches->size()));
+  gauge("troth_oldest_prepared_seconds", "Time since the oldest of them was prepared.",
+        static_cast<double>(oldest_ms) / 1e3);
+  gauge("troth_prepared_xmin_age", "Transactions begun since that of the oldest xid among them.",
+        static_cast<double>(xmin_age));
+  gauge("troth_sessions_waiting", "Sessions of the database that wait behind a prepared branch.",
+        static_cast<double>(waiting));
   return {200, kMetricsType, page.Text()};
 }
 

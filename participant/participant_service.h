@@ -36,6 +36,11 @@ struct ServiceContext {
   std::function<Result<std::vector<wire::PreparedBranch>>(const std::vector<std::string>& ids,
                                                           std::size_t limit)>
       prepared;
+  // By order of a person, without a coordinator's answer; kNotFound: no such branch.
+  std::function<Result<FinishResult>(const std::string& id, std::uint32_t xid, bool commit,
+                                     const std::string& order)>
+      settle;
+  std::function<std::vector<wire::Finding>()> findings;
 };
 
 wire::Refused ToWire(const Refusal& refusal);
@@ -48,7 +53,10 @@ Granted<WorkRequest> FromWire(const wire::Context& context);
 void CheckVersion(std::int32_t version);
 
 // What a participant tells over HTTP: /metrics, /healthz, /readyz.
-HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, const std::string& path);
+// `prepared` is asked for /metrics only.
+HttpReply MonitoringPage(const wire::ParticipantStatusReport& report,
+                         const std::function<Result<std::vector<wire::PreparedBranch>>()>& prepared,
+                         const std::string& path);
 
 // ParticipantPeer and ParticipantAdmin on one connection. `context` outlives it.
 std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(const ServiceContext* context);

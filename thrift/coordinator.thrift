@@ -345,6 +345,28 @@ struct InDoubtFilter {
   3: optional i32 limit,
 }
 
+/** An order to settle a transaction by hand. */
+struct ResolveRequest {
+  1: required troth.TransactionId transaction_id,
+  2: required bool commit,
+  /** Who orders it, and why; kept for ever with what it does. */
+  3: required string who,
+  4: required string reason,
+  /** Nobody who could know the decision is left: its coordinator's log is lost, or the outcome
+      expired. Without it only what the coordinator can answer for is settled. */
+  5: required bool decision_lost,
+  /** Of the answer to the same request without it; absent: only tells what would be done. */
+  6: optional string token,
+}
+
+struct Resolution {
+  /** What is to be done, or was; empty: there is nothing to do. */
+  1: required list<string> steps,
+  /** To be sent to have it done, while nothing changes meanwhile; empty when it was done. */
+  2: required string token,
+  3: required TransactionReport report,
+}
+
 /** For administrators. */
 service CoordinatorAdmin {
   /**
@@ -357,6 +379,15 @@ service CoordinatorAdmin {
       participants concerned. */
   TransactionReport inspect(1: troth.TransactionId transaction_id)
       throws (1: troth.Refused refused),
+  /**
+   * Settles by hand, in two calls: the first tells what would be done and gives a token, the
+   * second does it. An abort binds in the machine first (law L11). Refused against a recorded
+   * decision; a commit that is not recorded only with `decision_lost`. What is settled ahead of
+   * the decision, or without it, is recorded as a heuristic.
+   */
+  Resolution resolve(1: ResolveRequest request) throws (1: troth.Refused refused),
+  /** Looks at the whole deployment: this process, and the participants that are up. */
+  list<participant.Diagnosis> diagnose() throws (1: troth.Refused refused),
   CoordinatorStatus status() throws (1: troth.Refused refused),
   /** Oldest ids first, at most `limit` (at most 1,000). */
   list<TransactionStatus> transactions(1: i32 limit) throws (1: troth.Refused refused),

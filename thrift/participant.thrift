@@ -151,6 +151,27 @@ struct PreparedBranch {
   10: required list<WaitingSession> waiting,
 }
 
+/** Something that was looked at, in a deployment. */
+struct Finding {
+  /** `disk`, `log`, `flags`, `clock`, `postgres`, `participant`, `certificate`. */
+  1: required string about,
+  /** `good`, `warning` (works, and will hurt), `wrong` (does not work, or is not safe). */
+  2: required string verdict,
+  /** What was found. */
+  3: required string what,
+  /** What to do; empty when it is good. */
+  4: required string advice,
+}
+
+/** What a process finds when it looks at itself and its surroundings. */
+struct Diagnosis {
+  /** `coordinator <id>`, `participant <name>`. */
+  1: required string process,
+  2: required list<Finding> findings,
+  /** Its wall clock, milliseconds since 1970. */
+  3: required i64 unix_ms,
+}
+
 /** For administrators; on the peer listener, guarded by certificate. */
 service ParticipantAdmin {
   ParticipantStatusReport status() throws (1: troth.Refused refused),
@@ -162,4 +183,13 @@ service ParticipantAdmin {
    */
   list<PreparedBranch> prepared(1: list<troth.TransactionId> transaction_ids, 2: i32 limit)
       throws (1: troth.Refused refused),
+  /**
+   * Settles a prepared branch that no coordinator can answer for, by order of a person; the order
+   * is logged. `xid` (32 low bits) is the one seen prepared: no other is touched. Refused(ENDED)
+   * when the database holds no such branch.
+   */
+  FinishReply settle(1: troth.TransactionId transaction_id, 2: i64 xid, 3: bool commit,
+                     4: string order)
+      throws (1: troth.Refused refused),
+  Diagnosis diagnose() throws (1: troth.Refused refused),
 }

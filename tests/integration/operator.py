@@ -9,7 +9,9 @@ participant, and two sessions of an application waiting; real processes, real Po
 
 import pathlib
 import re
+import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -48,6 +50,8 @@ class OperatorTest(unittest.TestCase):
         stuck = self.stuck
         identity = stuck.stick(account=1)
         first, second = stuck.wait_behind("east", 1, 2)
+        if TRANSCRIPT:
+            time.sleep(20)  # for ages as an operator meets them
         listed = stuck.ctl("list", "--in_doubt")
         database = self.database()
         why = stuck.ctl("why", identity, "--database", database)
@@ -124,7 +128,6 @@ class OperatorTest(unittest.TestCase):
         """A transfer in the standard flow: asked, voted, decided, finished."""
         stuck = self.stuck
         done = stuck.bank.client("transfer", "east/4=-1", "west/4=1")
-        import subprocess
         said = subprocess.run(done, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               timeout=30, check=True).stdout
         identity = re.search(r"bank-[0-9a-f]{12}\.[0-9a-f-]+\.[0-9]+", said)[0]

@@ -86,6 +86,10 @@ class StuckBank:
         """As ctl, with --json."""
         return json.loads(self.ctl(*arguments, "--json"))
 
+    def ctl_json_code(self, code, *arguments):
+        """As ctl_json, of a command that ends with `code` and says nothing on stderr."""
+        return json.loads(self.ctl(*arguments, "--json", code=code))
+
     def connect(self):
         """A client's connection."""
         return transfer.connect_coordinator(
@@ -97,7 +101,8 @@ class StuckBank:
         from troth.wire.values.ttypes import Context
         from troth_bank import BankBranch
         from troth_bank.ttypes import Leg
-        place = next(p for p in coordinator.resolve([name]) if p.up)
+        place = until(f"{name} is up", lambda: next(
+            (p for p in coordinator.resolve([name]) if p.up), None))
         branch = transfer.call_service(BankBranch.Client, place.host, place.port, 10)
         done = branch.apply(Context(transaction_id=transaction_id, work=0, deadline_ms=20_000,
                                     last=True),
