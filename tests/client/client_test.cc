@@ -695,7 +695,9 @@ TEST_F(ClientTest, RunTransactionNeverRepeatsTheUnknown) {
 }
 
 TEST_F(ClientTest, RunTransactionStopsAtItsTotal) {
-  east_.apply = [](auto&, const auto&) -> void {
+  int runs = 0;
+  east_.apply = [&](auto&, const auto&) -> void {
+    ++runs;
     throw MakeRefused(wire::Reason::CONFLICT, "deadlock", true);
   };
   RetryOptions retry;
@@ -705,6 +707,8 @@ TEST_F(ClientTest, RunTransactionStopsAtItsTotal) {
       *client_, {}, [](Transaction& tx) { return Apply(tx, "east"); }, Wait::kApplied, retry);
   EXPECT_EQ(outcome.kind, Kind::kAborted);
   EXPECT_LT(BootMs() - began_ms, 1000);
+  EXPECT_GT(runs, 1);
+  EXPECT_LT(runs, 40) << "it does not back off";
 }
 
 // ---- The wire.

@@ -109,6 +109,13 @@ class World:
 WORLD = None
 
 
+def rebind(name):
+    """As an operator does."""
+    subprocess.run([str(harness.find_program("trothctl")), "--coordinator",
+                    f"127.0.0.1:{WORLD.coordinator.ports['admin_port']}", "participants", "rebind",
+                    name], check=True, stdout=subprocess.DEVNULL)
+
+
 def setUpModule():
     global WORLD  # pylint: disable=global-statement
     WORLD = World()
@@ -264,12 +271,30 @@ class CloneTrap(unittest.TestCase):
 
     def test_4_clone_takes_over_when_an_operator_says_so(self):
         self.start_clone()
-        subprocess.run([str(harness.find_program("trothctl")), "--coordinator",
-                        f"127.0.0.1:{WORLD.coordinator.ports['admin_port']}", "participants",
-                        "rebind", "east"], check=True, stdout=subprocess.DEVNULL)
+        rebind("east")
         until(lambda: WORLD.move("east") == COMMITTED, 20, "work goes to it")
         self.assertEqual(WORLD.balance("east"), -1, "the original is left alone")
         until(lambda: WORLD.balance("east", self.clone) == -2, 10, "the clone has both transfers")
+
+
+class MovedTrap(unittest.TestCase):
+    """A database that is met at another address while its participant lives, as after a failover."""
+
+    def test_database_moves_and_an_operator_rebinds(self):
+        """Regression: a hello tells the address of now, else nobody speaks to it ever again."""
+        proxy = Proxy(WORLD.directory, WORLD.server)
+        self.addCleanup(proxy.stop)
+        moving = WORLD.start("limited", WORLD.conninfo["limited"].replace(
+            "host=127.0.0.1", "host=127.0.0.1,127.0.0.1").replace(
+                f"port={WORLD.server.port}", f"port={proxy.port},{WORLD.server.port}")
+            + " sslmode=disable")
+        self.addCleanup(moving.kill)
+        self.assertEqual(WORLD.move("limited"), COMMITTED)
+        proxy.stop()
+        until(lambda: "is bound to" in moving.log(), 20, "the new address is refused")
+        rebind("limited")
+        until(lambda: WORLD.move("limited", deadline_ms=2_000) == COMMITTED, 20, "work goes on")
+        until(lambda: not WORLD.prepared("limited"), 10, "nothing is left prepared")
 
 
 class LimitTrap(unittest.TestCase):
