@@ -112,6 +112,7 @@ std::string Names(const wire::TransactionReport& report, bool (*which)(const wir
 bool Prepares(const wire::BranchReport& branch) {
   return branch.state == "not-asked" || branch.state == "asked";
 }
+bool Stray(const wire::BranchReport& branch) { return branch.state == "unheard-of"; }
 bool Holds(const wire::BranchReport& branch) { return branch.__isset.prepared; }
 
 std::string WhyOf(const wire::TransactionReport& report) {
@@ -121,6 +122,14 @@ std::string WhyOf(const wire::TransactionReport& report) {
            "; aborted when its deadline passes";
   }
   if (state == "deciding") return "all voted; its commit record is not durable yet";
+  if (state == "committed" && report.in_doubt && !Names(report, Stray).empty()) {
+    return "committed, and the record that names its branches is kept no more: nobody can prove "
+           "that "
+           "what " +
+           Names(report, Stray) +
+           " holds is of it; an operator settles it (trothctl "
+           "resolve)";
+  }
   if (state == "committed" && report.in_doubt) {
     return "decided to commit; not applied at " + Names(report, Unfinished);
   }

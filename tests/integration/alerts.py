@@ -144,7 +144,8 @@ class Scene:
         until("all is scraped", lambda: self.prometheus.value("sum(up)") == 4, 60)
         until("heuristics are scraped", lambda: self.prometheus.value(
             "count(troth_heuristics)") == 2, 60)
-        self.transfer(20)
+        self.transfer(5)
+        self.transfer(1, "east/999999=-1")  # no such account: aborted
         self.prometheus.look()
         quiet = set(self.prometheus.fired)
         assert not quiet, f"fired although all is well: {quiet}"
@@ -165,10 +166,10 @@ class Scene:
                              ["client_port", "peer_port", "admin_port", "http_port"])
         self.small.start()
 
-    def transfer(self, count=1):
+    def transfer(self, count=1, leg="east/20=-1"):
         """Commits, or does not."""
         for _ in range(count):
-            subprocess.run(self.bank.client("transfer", "east/20=-1", "west/20=1"),
+            subprocess.run(self.bank.client("transfer", leg, "west/20=1"),
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
                            check=False)
 
@@ -183,25 +184,26 @@ class Scene:
     # ---- what goes wrong
 
     def disk_full(self):
-        """The small disk has no room left; ids are leased until the log notices."""
-        fill = os.open(self.disk / "fill", os.O_WRONLY | os.O_CREAT)
-        try:
-            while os.write(fill, b"\0" * 65536):
-                pass
-        except OSError as error:
-            assert error.errno == errno.ENOSPC, error
-        os.close(fill)
+        """The small disk has no room left; keys are closed, which are kept, until the log notices."""
         client = transfer.connect_coordinator(
             f"127.0.0.1:{self.small.ports['client_port']}", 10)
+        fill = os.open(self.disk / "fill", os.O_WRONLY | os.O_CREAT)
+        keys = iter(range(1_000_000))
 
-        def lease():
+        def write():
             from troth.wire.values.ttypes import Refused
             try:
-                for _ in range(50):
-                    client.lease(10_000)
+                while os.write(fill, b"\0" * 65536):
+                    pass
+            except OSError as error:
+                assert error.errno == errno.ENOSPC, error
+            try:
+                for _ in range(500):
+                    client.close_key(f"key {next(keys)} ".ljust(128, "."))
             except Refused:
                 pass
-        self.prometheus.await_fired("TrothLogFull", "TrothNotServing", meanwhile=lease)
+        self.prometheus.await_fired("TrothLogFull", "TrothNotServing", meanwhile=write)
+        os.close(fill)
 
     def slow_disk(self):
         """Each sync of the bank's log takes 300 ms longer."""
@@ -304,8 +306,9 @@ class Scene:
         self.bank.coordinator.stop()
         shutil.copytree(wal, copy)
         self.bank.coordinator.start()
-        until("west is up", lambda: next(p for p in self.stuck.ctl_json("participants")
-                                         if p["participant"] == "west")["up"])
+        until("west has enrolled", lambda: next(
+            p for p in self.stuck.ctl_json("participants")
+            if p["participant"] == "west")["silent_ms"] >= 0, 30)
         self.bank.coordinator.stop()
         shutil.rmtree(wal)
         shutil.move(copy, wal)
