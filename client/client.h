@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include "client/connection.h"
+#include "client/address.h"
 #include "client/outcome.h"
 #include "client/transaction.h"
 #include "common/status.h"

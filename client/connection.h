@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "client/address.h"
 #include "common/status.h"
 #include "common/thread_annotations.h"
 #include "troth_types.h"
@@ -23,17 +24,6 @@ class TSocket;
 }  // namespace apache::thrift
 
 namespace troth {
-
-struct Address {
-  std::string host;
-  int port = 0;
-  auto operator<=>(const Address&) const = default;
-  std::string ToString() const { return host + ":" + std::to_string(port); }
-  // `HOST:PORT`; kInvalid otherwise.
-  static Result<Address> Parse(std::string_view text);
-  // `HOST:PORT[,HOST:PORT...]`, at least one.
-  static Result<std::vector<Address>> ParseList(std::string_view text);
-};
 
 // How a call ended.
 struct CallReport {

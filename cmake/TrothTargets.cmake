@@ -6,8 +6,10 @@ function(troth_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
   add_library(troth_${name} STATIC ${ARG_SOURCES})
   add_library(troth::${name} ALIAS troth_${name})
-  target_include_directories(troth_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
-  target_link_libraries(troth_${name} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS} troth_warnings)
+  target_include_directories(troth_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                                                  $<INSTALL_INTERFACE:include/troth>)
+  target_link_libraries(troth_${name} PUBLIC ${ARG_DEPENDS}
+                        PRIVATE ${ARG_PRIVATE_DEPENDS} $<BUILD_INTERFACE:troth_warnings>)
 endfunction()
 
 # troth_program(troth-coordinator SOURCES main.cc DEPENDS troth_coordinator)
@@ -35,5 +37,5 @@ endfunction()
 # apply, and the sanitizers look at memory and threads only, without optimising: a sixth of the
 # time to build, where undefined behaviour would be Thrift's.
 function(troth_generated target)
-  target_link_libraries(${target} PRIVATE troth_generated_code)
+  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:troth_generated_code>)
 endfunction()

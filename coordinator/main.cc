@@ -13,6 +13,7 @@
 #include <glog/logging.h>
 
 #include "common/program.h"
+#include "common/service_manager.h"
 #include "coordinator/coordinator_service.h"
 #include "coordinator/diagnosis_service.h"
 #include "coordinator/file_decision_log.h"
@@ -218,8 +219,10 @@ int Serve() {
               << ", participants on :" << server.peer_port()
               << ", administrators on :" << server.admin_port() << "; " << unended
               << " decided transactions to finish";
+    troth::TellReady("serves as " + id + ", epoch " + coordinator.epoch().ToString());
     int signal = 0;
     sigwait(&signals, &signal);
+    troth::TellStopping();
     LOG(INFO) << "stopping: no new transactions, decided ones are finished";
     Drain(&coordinator, &crew);
   }

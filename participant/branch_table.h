@@ -19,6 +19,7 @@
 #include "common/clock.h"
 #include "common/thread_annotations.h"
 #include "common/transaction_id.h"
+#include "participant/branch_counts.h"
 #include "participant/refusal.h"
 #include "participant/resource_manager.h"
 
@@ -88,15 +89,6 @@ struct BranchInfo {
   std::string transaction_id;
   std::string state;
   std::chrono::milliseconds age{0};
-};
-
-struct BranchCounts {
-  std::size_t active = 0;    // open, not yet prepared
-  std::size_t in_doubt = 0;  // being prepared, prepared, being finished here
-  std::size_t found = 0;     // prepared, and nobody's here: what the sweep works on
-  std::size_t ended = 0;     // remembered
-  std::uint64_t heuristics = 0;
-  std::uint64_t hazards = 0;
 };
 
 // Thread-safe monitor. One thing at a time happens to an id; calls about different ids do not

@@ -47,7 +47,7 @@
 #include <pqxx/transaction_base>
 
 #include "common/status.h"
-#include "participant/branch_table.h"
+#include "participant/branch_counts.h"
 #include "participant/options.h"
 #include "participant_types.h"
 #include "troth_types.h"

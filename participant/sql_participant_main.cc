@@ -13,6 +13,7 @@
 #include <gflags/gflags.h>
 
 #include "common/program.h"
+#include "common/service_manager.h"
 #include "participant/sql_service.h"
 
 DEFINE_string(name, "", "name of the participant, [a-z0-9-]: `east`");
@@ -126,7 +127,11 @@ int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shape
   auto processor = MakeSqlProcessor(participant->get(), std::move(service), std::move(shapes));
   std::atomic<bool> unwritten{false};
   std::thread announcer([&] {
-    if (!(*participant)->WaitUntilServing() || WritePortFile(**participant)) return;
+    if (!(*participant)->WaitUntilServing()) return;
+    if (WritePortFile(**participant)) {
+      TellReady("serves as " + FLAGS_name);
+      return;
+    }
     unwritten = true;
     (*participant)->Stop();
   });
