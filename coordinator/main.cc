@@ -14,6 +14,7 @@
 
 #include "common/program.h"
 #include "common/service_manager.h"
+#include "coordinator/console_service.h"
 #include "coordinator/coordinator_service.h"
 #include "coordinator/diagnosis_service.h"
 #include "coordinator/file_decision_log.h"
@@ -29,7 +30,8 @@ DEFINE_int32(client_port, 7711, "port for applications; 0: any free one");
 DEFINE_int32(peer_port, 7712, "port for participants; 0: any free one");
 DEFINE_int32(admin_port, 7713, "port for administrators; 0: any free one");
 DEFINE_int32(http_port, -1,
-             "port for /metrics, /healthz and /readyz; 7714 is usual, 0: any free one, -1: none");
+             "port for the console, /metrics, /healthz and /readyz; 7714 is usual, 0: any free "
+             "one, -1: none");
 DEFINE_string(port_file, "", "written when ready: JSON with pid, ports and the coordinator's id");
 DEFINE_int32(max_clients, 1100, "connections of applications at once");
 DEFINE_int32(max_peers, 256, "connections of participants at once");
@@ -140,8 +142,11 @@ int Serve() {
 
   // Before the log is opened: "not ready" can be told.
   troth::Monitoring monitoring;
-  troth::HttpListener http({FLAGS_host, std::max(FLAGS_http_port, 0)},
-                           [&](const std::string& path) { return monitoring.Page(path); });
+  troth::Console console(&monitoring);
+  troth::HttpListener http(
+      {FLAGS_host, std::max(FLAGS_http_port, 0)}, [&](const troth::HttpRequest& asked) {
+        return console.Answers(asked.path) ? console.Page(asked) : monitoring.Page(asked.path);
+      });
   if (FLAGS_http_port >= 0) {
     if (const troth::Status listening = http.Start(); !listening.ok()) {
       std::cerr << "troth-coordinator: " << listening.message() << "\n";
@@ -208,6 +213,7 @@ int Serve() {
                     inspection.TakeNotes();
                     server.FillMetrics(page);
                   });
+  if (FLAGS_http_port >= 0) console.Look({id, &coordinator, &crew, &channel, &inspection});
   int exit_code = 0;
   if (!listening.ok() || !WritePortFile(server, http.port(), id)) {
     std::cerr << "troth-coordinator: "
@@ -227,6 +233,7 @@ int Serve() {
     Drain(&coordinator, &crew);
   }
   monitoring.Leave("stopping");
+  console.Leave();
   inspection.Stop();
   crew.Stop();
   server.Stop();

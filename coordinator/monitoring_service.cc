@@ -20,6 +20,17 @@ const Histogram::BucketBoundaries kBuckets = {0.0002, 0.0005, 0.001, 0.002, 0.00
 const Histogram::BucketBoundaries kBatchBuckets = {0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 constexpr const char* kOutcomes[] = {"committed", "aborted", "read-only", "pending", "expired"};
 
+void AddCounts(const Histogram& histogram, LatencyTotals* totals) {
+  const auto collected = histogram.Collect().histogram.bucket;
+  totals->bounds_s = kBuckets;
+  totals->counts.resize(collected.size());
+  std::uint64_t below = 0;
+  for (std::size_t i = 0; i < collected.size(); ++i) {
+    totals->counts[i] += collected[i].cumulative_count - below;
+    below = collected[i].cumulative_count;
+  }
+}
+
 }  // namespace
 
 struct Monitoring::Instruments {
@@ -105,6 +116,13 @@ std::string Monitoring::State() {
   return state_ ? state_() : away_;
 }
 
+void Monitoring::AddLatencies(LoadTotals* totals) const {
+  for (const auto& [outcome, histogram] : instruments_->commits) {
+    AddCounts(*histogram, &totals->commits);
+  }
+  AddCounts(instruments_->sync, &totals->log_syncs);
+}
+
 HttpReply Monitoring::Page(const std::string& path) {
   MutexLock lock(&mutex_);
   if (path == "/healthz") return {200, "text/plain; charset=utf-8", "alive\n"};
@@ -120,7 +138,8 @@ HttpReply Monitoring::Page(const std::string& path) {
     page.Add(instruments_->registry.Collect());
     return {200, kMetricsType, page.Text()};
   }
-  return {404, "text/plain; charset=utf-8", "there are /metrics, /healthz and /readyz\n"};
+  return {404, "text/plain; charset=utf-8",
+          "there are / (the console), /metrics, /healthz and /readyz\n"};
 }
 
 }  // namespace troth

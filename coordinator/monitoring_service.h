@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/thread_annotations.h"
+#include "coordinator/load_history.h"
 #include "coordinator/timeline.h"
 #include "wire/http_listener.h"
 #include "wire/metrics.h"
@@ -41,6 +42,9 @@ class Monitoring {
 
   // What /readyz tells.
   std::string State() TROTH_EXCLUDES(mutex_);
+  // Adds how long commits and syncs took so far.
+  void AddLatencies(LoadTotals* totals) const;
+
   // The pages.
   HttpReply Page(const std::string& path) TROTH_EXCLUDES(mutex_);
 

@@ -353,9 +353,9 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   peer_port_ = peer_listener_->port();
   if (options_.http_port < 0) return OkStatus();
   http_ = std::make_unique<HttpListener>(
-      HttpListener::Options{options_.bind, options_.http_port}, [this](const std::string& path) {
+      HttpListener::Options{options_.bind, options_.http_port}, [this](const HttpRequest& asked) {
         return MonitoringPage(
-            Report(), [this] { return LookAt({}, kPreparedOfPage); }, path);
+            Report(), [this] { return LookAt({}, kPreparedOfPage); }, asked.path);
       });
   TROTH_RETURN_IF_ERROR(http_->Start());
   http_port_ = http_->port();

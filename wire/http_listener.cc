@@ -1,6 +1,7 @@
 // See http_listener.h.
 #include "wire/http_listener.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -22,7 +23,40 @@ constexpr std::uint32_t kMaxHeaderBytes = 8 * 1024;
 
 using Reply = http::response<http::string_body>;
 
+// The byte that two hexadecimal digits stand for; -1 when they are none.
+int FromHex(char high, char low) {
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+  };
+  return digit(high) < 0 || digit(low) < 0 ? -1 : digit(high) * 16 + digit(low);
+}
+
 }  // namespace
+
+std::string QueryValue(const std::string& query, const std::string& key) {
+  for (std::size_t at = 0; at <= query.size();) {
+    const std::size_t end = std::min(query.find('&', at), query.size());
+    const std::string pair = query.substr(at, end - at);
+    at = end + 1;
+    if (pair.compare(0, key.size() + 1, key + "=") != 0) continue;
+    std::string value;
+    for (std::size_t i = key.size() + 1; i < pair.size(); ++i) {
+      if (pair[i] != '%') {
+        value.push_back(pair[i] == '+' ? ' ' : pair[i]);
+        continue;
+      }
+      const int byte = i + 2 < pair.size() ? FromHex(pair[i + 1], pair[i + 2]) : -1;
+      if (byte < 0) return "";
+      value.push_back(static_cast<char>(byte));
+      i += 2;
+    }
+    return value;
+  }
+  return "";
+}
 
 struct HttpListener::Rep {
   Options options;
@@ -101,11 +135,14 @@ Reply HttpListener::Rep::Answer(const http::request<http::empty_body>& request) 
     page = {405, "text/plain; charset=utf-8", "only GET and HEAD\n"};
   } else {
     const std::string target(request.target());
-    page = pages(target.substr(0, target.find('?')));
+    const std::size_t mark = std::min(target.find('?'), target.size());
+    page = pages({target.substr(0, mark), target.substr(std::min(mark + 1, target.size()))});
   }
   Reply reply(static_cast<http::status>(page.status), request.version());
   reply.set(http::field::content_type, page.type);
   reply.set(http::field::cache_control, "no-store");
+  reply.set("X-Content-Type-Options", "nosniff");
+  for (const auto& [name, value] : page.headers) reply.set(name, value);
   reply.keep_alive(request.keep_alive());
   reply.body() = std::move(page.body);
   reply.prepare_payload();

@@ -5,20 +5,31 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "common/status.h"
 
 namespace troth {
 
+struct HttpRequest {
+  std::string path;   // without the query
+  std::string query;  // what follows '?', as it came; empty if nothing does
+};
+
 struct HttpReply {
   int status = 200;
   std::string type = "text/plain; charset=utf-8";
   std::string body;
+  std::vector<std::pair<std::string, std::string>> headers = {};  // beside those of length and type
 };
 
-// Given the path of a request, without its query. Called by one thread at a time; must be
-// short, as nobody else is answered meanwhile.
-using HttpPages = std::function<HttpReply(const std::string& path)>;
+// The value of `key` in a query, with %XX and '+' read; empty when it is not there, or not
+// written as a URL is.
+std::string QueryValue(const std::string& query, const std::string& key);
+
+// Called by one thread at a time; must be short, as nobody else is answered meanwhile.
+using HttpPages = std::function<HttpReply(const HttpRequest& request)>;
 
 class HttpListener {
  public:

@@ -102,7 +102,7 @@ class MonitoringTest(unittest.TestCase):
 
     def test_unknown_pages(self):
         """A page that is not there says which are."""
-        status, text = get(self.bank.coordinator, "/")
+        status, text = get(self.bank.coordinator, "/nothing")
         self.assertEqual(status, 404)
         self.assertIn("/metrics", text)
 

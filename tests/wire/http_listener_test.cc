@@ -58,9 +58,16 @@ class HttpListenerTest : public testing::Test {
     return caller.Rest();
   }
 
-  HttpListener listener_{{"127.0.0.1", 0, 4, 300}, [](const std::string& path) {
-                           return path == "/here" ? HttpReply{200, "text/plain", "it is\n"}
-                                                  : HttpReply{404, "text/plain", "no\n"};
+  HttpListener listener_{{"127.0.0.1", 0, 4, 300}, [](const HttpRequest& asked) {
+                           if (asked.path == "/said") {
+                             return HttpReply{200,
+                                              "text/plain",
+                                              QueryValue(asked.query, "x"),
+                                              {{"Content-Security-Policy", "default-src 'none'"}}};
+                           }
+                           return asked.path == "/here"
+                                      ? HttpReply{200, "text/plain", "it is\n", {}}
+                                      : HttpReply{404, "text/plain", "no\n", {}};
                          }};
 };
 
@@ -68,6 +75,23 @@ TEST_F(HttpListenerTest, AnswersByPath) {
   EXPECT_NE(Get("/here?x=1").find("200 OK"), std::string::npos);
   EXPECT_NE(Get("/here").find("\r\n\r\nit is\n"), std::string::npos);
   EXPECT_NE(Get("/there").find("404"), std::string::npos);
+}
+
+TEST_F(HttpListenerTest, HandsOnQueriesAndHeaders) {
+  const std::string reply = Get("/said?y=2&x=a%2Fb+c&x=3");
+  EXPECT_NE(reply.find("\r\n\r\na/b c"), std::string::npos) << reply;
+  EXPECT_NE(reply.find("Content-Security-Policy: default-src 'none'\r\n"), std::string::npos);
+  EXPECT_NE(reply.find("X-Content-Type-Options: nosniff\r\n"), std::string::npos);
+}
+
+TEST(QueryValueTest, ReadsWhatURLsWrite) {
+  EXPECT_EQ(QueryValue("", "x"), "");
+  EXPECT_EQ(QueryValue("x", "x"), "");
+  EXPECT_EQ(QueryValue("xx=1&x=2", "x"), "2");
+  EXPECT_EQ(QueryValue("x=%e2%82%ac&", "x"), "\xe2\x82\xac");
+  EXPECT_EQ(QueryValue("x=%4", "x"), "");
+  EXPECT_EQ(QueryValue("x=%zz", "x"), "");
+  EXPECT_EQ(QueryValue("x=bank-1.2-3.4&x", "x"), "bank-1.2-3.4");
 }
 
 TEST_F(HttpListenerTest, HeadHasNoBody) {
