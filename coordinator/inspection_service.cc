@@ -202,7 +202,6 @@ struct Inspection::Rep {
   CondVar wake;
   bool stopping TROTH_GUARDED_BY(mutex) = false;
   TransactionHistory history TROTH_GUARDED_BY(mutex);
-  std::vector<Happening> taken TROTH_GUARDED_BY(mutex);
   std::uint64_t lost TROTH_GUARDED_BY(mutex) = 0;
   std::thread thread;
 
@@ -239,8 +238,8 @@ static std::map<std::string, Prepared> AskAll(const Members& members,
   std::map<std::string, std::future<Prepared>> asked;
   for (const auto& [name, member] : members) {
     if (!member.where.up) continue;
-    asked[name] =
-        std::async(std::launch::async, [&member, &ids] { return AskPrepared(member.where, ids); });
+    asked[name] = std::async(std::launch::async,
+                             [whom = &member, &ids] { return AskPrepared(whom->where, ids); });
   }
   std::map<std::string, Prepared> held;
   for (const auto& [name, member] : members) {
@@ -317,8 +316,9 @@ void Inspection::Rep::Attach(const Members& members, const std::map<std::string,
         report->second.age_ms = -1;
       }
       auto& branches = report->second.branches;
-      auto branch = std::find_if(branches.begin(), branches.end(),
-                                 [&](const auto& known) { return known.participant == name; });
+      auto branch =
+          std::find_if(branches.begin(), branches.end(),
+                       [&whose = name](const auto& known) { return known.participant == whose; });
       if (branch == branches.end()) {
         branches.push_back(BranchOf(members.at(name), one.transaction_id, "unheard-of"));
         branch = branches.end() - 1;
@@ -357,9 +357,11 @@ void Inspection::Rep::Judge(std::map<std::string, wire::TransactionReport>* repo
 // ----------------------------------------------------------------------------- the timeline
 
 void Inspection::Rep::Take() {
-  Look([&](const CommitProtocol&) { lost += timeline->Take(&taken); });
+  std::vector<Happening> taken;
+  std::uint64_t missed = 0;
+  Look([&](const CommitProtocol&) { missed = timeline->Take(&taken); });
+  lost += missed;
   history.Add(taken);
-  taken.clear();
 }
 
 void Inspection::Rep::Run() {
@@ -493,7 +495,8 @@ std::vector<wire::Diagnosis> Inspection::Diagnose() {
   rep_->Find(&members);
   std::vector<std::future<wire::Diagnosis>> asked;
   for (const auto& [name, member] : members) {
-    asked.push_back(std::async(std::launch::async, [&member] { return AskDiagnosis(member); }));
+    asked.push_back(
+        std::async(std::launch::async, [whom = &member] { return AskDiagnosis(*whom); }));
   }
   std::vector<wire::Diagnosis> list;
   for (auto& answer : asked) list.push_back(answer.get());

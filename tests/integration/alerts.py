@@ -219,15 +219,17 @@ class Scene:
     def participant_lost(self):
         """East is gone with a branch prepared; an unheard-of branch at west blocks a session."""
         identity = self.stuck.stick(account=1)
-        self.stuck.begin(account=2, names=("west",))
+        blocker, _ = self.stuck.begin(account=2, names=("west",))
         waiters = self.stuck.wait_behind("west", 2, 2)
         for _ in range(5):
             self.bank.sql("west", "SELECT pg_current_xact_id()")
         self.prometheus.await_fired("TrothParticipantDown", "TrothParticipantProcessDown",
                                     "TrothTransactionStuck", "TrothBranchInDoubt",
                                     "TrothSessionsBlocked", "TrothVacuumHeldBack", seconds=25)
+        self.stuck.ctl("resolve", blocker, "--abort", "--reason", "the test is over", "--yes")
         for waiter in waiters:
-            waiter.join(40)  # the lease of what blocks it ends
+            waiter.join(20)
+            assert waiter.done, "what blocked it was rolled back"
         return identity
 
     def settled_by_hand(self, identity):
