@@ -55,7 +55,8 @@ constexpr char kUsage[] =
     "  trothctl wal verify|stats|dump DIR [--name NAME]\n"
     "                                             reads a log directory, changes nothing\n"
     "\n"
-    "Exit codes: 0 done, 1 refused or not intact, 2 called wrongly, 3 not reachable.";
+    "Exit codes: 0 done; 1 refused, not intact, shown and not done, or something is left;\n"
+    "2 called wrongly; 3 not reachable.";
 
 // `500ms`, `30s`, `30` (seconds), `5min`, `2h`; nothing is 0.
 bool ParseAge(const std::string& text, std::int64_t* ms) {
