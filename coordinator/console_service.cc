@@ -214,6 +214,7 @@ std::string Console::Status() {
   status["log_syncs"] = sources_.coordinator->syncs();
   const RunningMs now = sources_.coordinator->Now();
   Inspect([&](const CommitProtocol& protocol) {
+    mutex_.AssertHeld();  // by the caller of this method
     const auto& counters = protocol.counters();
     status["why"] = Explain(state, protocol.suspicion());
     status["committed"] = counters.committed;
@@ -311,6 +312,7 @@ std::string Console::Participants() {
   const RunningMs now = sources_.coordinator->Now();
   const std::int64_t now_unix_ms = SystemClock()->WallUnixMs();
   Inspect([&](const CommitProtocol& protocol) {
+    mutex_.AssertHeld();
     const Registry& registry = protocol.registry();
     for (ParticipantIndex i = 0; i < registry.size() && i < reach_.size(); ++i) {
       const Registry::Participant& p = registry.at(i);
