@@ -40,6 +40,10 @@ struct ClientOptions {
   // How long after its deadline a call that was sent is still waited for, so that an answer
   // given at the deadline arrives.
   std::int64_t grace_ms = 250;
+  // Told, in one line, where the time of a transaction went that took `slow_ms` from Begin to its
+  // end: for the application's log. Called by the thread that ends it. 0, or no function: nobody.
+  std::int64_t slow_ms = 1000;
+  std::function<void(const std::string& line)> on_slow;
   // Idle connections kept per address.
   std::size_t max_idle_connections = 128;
 };

@@ -10,6 +10,7 @@
 #include "client/client_core.h"
 #include "client/transaction_rep.h"
 #include "common/check.h"
+#include "common/traceparent.h"
 
 namespace troth {
 namespace {
@@ -242,6 +243,24 @@ Outcome Transaction::Rep::AskCommit(Wait wait) {
   }
 }
 
+void Transaction::Rep::TellIfSlow(const Outcome& outcome, std::int64_t end_ms) {
+  const ClientOptions& wanted = core->options();
+  const std::int64_t now_ms = BootMs();
+  if (wanted.slow_ms <= 0 || !wanted.on_slow || now_ms - began_ms < wanted.slow_ms) return;
+  std::string line = "slow transaction " + id + ": " + std::string(OutcomeName(outcome.kind)) +
+                     " after " + std::to_string(now_ms - began_ms) +
+                     " ms: until its end was asked " + std::to_string(end_ms - began_ms) + " (";
+  {
+    MutexLock lock(&mutex);
+    for (const auto& [participant, branch] : branches) {
+      line += "work at " + participant + " " + std::to_string(branch.work_ms) + ", ";
+    }
+  }
+  line += "the rest its application's), commit or abort " + std::to_string(now_ms - end_ms);
+  if (IsTraceparent(options.traceparent)) line += "; traceparent " + options.traceparent;
+  wanted.on_slow(line);
+}
+
 // ---- The outside.
 
 Transaction::Transaction(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
@@ -275,6 +294,7 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
   }
   wire::Context context;
   std::string instance;
+  const std::int64_t from_ms = BootMs();
   TROTH_RETURN_IF_ERROR(rep.StartWork(participant, options, &context, &instance));
   std::unique_ptr<Connection> connection;
   if (std::optional<Failure> failure =
@@ -297,6 +317,10 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
     throw;
   }
   rep.core->Return(std::move(connection), report);
+  {
+    MutexLock lock(&rep.mutex);
+    rep.branches[participant].work_ms += BootMs() - from_ms;
+  }
   switch (report.end) {
     case CallReport::End::kAnswered: return rep.TakeAnswer(participant, context, answer);
     case CallReport::End::kRefused:
@@ -333,6 +357,7 @@ Outcome Transaction::Commit(Wait wait) {
     empty = rep.branches.empty();
     for (const auto& [participant, branch] : rep.branches) TROTH_CHECK(!branch.busy);
   }
+  const std::int64_t end_ms = BootMs();
   Outcome outcome;
   if (failure) {
     // Never asked to commit, so it never will be: only this object could have asked.
@@ -344,6 +369,7 @@ Outcome Transaction::Commit(Wait wait) {
   } else {
     outcome = rep.AskCommit(wait);
   }
+  rep.TellIfSlow(outcome, end_ms);
   rep.Forget();
   return outcome;
 }
@@ -356,7 +382,9 @@ void Transaction::Abort() {
     if (rep.ended) return;
     rep.ended = true;
   }
+  const std::int64_t end_ms = BootMs();
   rep.SendAbort();
+  rep.TellIfSlow(Outcome::Aborted(rep.id, {}), end_ms);
   rep.Forget();
 }
 

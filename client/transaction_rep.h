@@ -27,6 +27,7 @@ struct Transaction::Rep {
     std::string mark;
     std::string instance;
     std::int32_t works = 0;
+    std::int64_t work_ms = 0;  // of all its works, until they were answered
     std::optional<wire::Vote> vote;
   };
 
@@ -48,11 +49,14 @@ struct Transaction::Rep {
   // The coordinator refused a commit; `heard` if an earlier call was sent and not answered.
   Outcome AfterRefusal(const wire::Refused& refusal, bool heard);
   Outcome Unknown(std::string why) const;
+  // Tells ClientOptions::on_slow if the transaction was slow. `end_ms`: when its end was asked for.
+  void TellIfSlow(const Outcome& outcome, std::int64_t end_ms) TROTH_EXCLUDES(mutex);
 
   ClientCore* const core;
   const std::string id;
   const Deadline deadline;
   const TransactionOptions options;
+  const std::int64_t began_ms = BootMs();
 
   Mutex mutex;
   bool ended TROTH_GUARDED_BY(mutex) = false;

@@ -2,6 +2,7 @@
 #include "coordinator/coordinator_service.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "CoordinatorPeer.h"
 #include "common/failpoint.h"
 #include "common/thread_annotations.h"
+#include "common/traceparent.h"
 #include "common/vote_mac.h"
 #include "coordinator/resolve_service.h"
 #include "coordinator/wire_values.h"
@@ -222,6 +224,10 @@ class ClientHandler : public wire::CoordinatorIf {
       throw;
     }
     const std::chrono::duration<double> took = SteadyClock::now() - began;
+    const std::int64_t slow_ms = rep_->options.slow_ms;
+    if (slow_ms > 0 && took.count() * 1e3 >= static_cast<double>(slow_ms)) {
+      TellSlow(request, reply, took.count());
+    }
     if (monitoring != nullptr) monitoring->Committed(NameOf(reply.kind), took.count());
   }
 
@@ -283,6 +289,25 @@ class ClientHandler : public wire::CoordinatorIf {
     Answer(&reply, action, request.transaction_id);
   }
 
+  // A line of the log, 20 a second at most: when all are slow, some tell as much as all.
+  void TellSlow(const wire::CommitRequest& request, const wire::Outcome& reply, double seconds) {
+    const auto second =
+        std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now().time_since_epoch())
+            .count();
+    if (slow_second_.exchange(second) != second) slow_told_ = 0;
+    if (slow_told_.fetch_add(1) >= kSlowLinesPerSecond) return;
+    const Result<TransactionId> id = TransactionId::Parse(request.transaction_id);
+    std::string where;
+    if (id.ok() && rep_->options.inspection != nullptr) {
+      where = rep_->options.inspection->WhereTimeWent(*id);
+    }
+    LOG(WARNING) << "slow transaction " << request.transaction_id << ": " << NameOf(reply.kind)
+                 << " after " << static_cast<std::int64_t>(seconds * 1e3) << " ms"
+                 << (where.empty() ? "" : ": ") << where
+                 << (IsTraceparent(request.traceparent) ? "; traceparent " + request.traceparent
+                                                        : std::string());
+  }
+
   // Participants in the log that this life has not heard of yet: they exist, where is not known.
   void ResolveSilent(std::vector<wire::ParticipantAddress>& reply,
                      const std::vector<std::string>& names) {
@@ -308,7 +333,10 @@ class ClientHandler : public wire::CoordinatorIf {
     if (reply->transaction_id.empty()) reply->transaction_id = id;
   }
 
+  static constexpr int kSlowLinesPerSecond = 20;
   CoordinatorServer::Rep* const rep_;
+  std::atomic<std::int64_t> slow_second_{0};
+  std::atomic<int> slow_told_{0};
 };
 
 class PeerHandler : public wire::CoordinatorPeerIf {

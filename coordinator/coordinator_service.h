@@ -32,6 +32,8 @@ class CoordinatorServer {
     Inspection* inspection = nullptr;  // asked by administrators; outlives the server
     // What this process finds when it looks at itself.
     std::function<std::vector<wire::Finding>()> findings;
+    // Commit calls that take so long are told in the log, with where the time went; 0: none.
+    std::int64_t slow_ms = 0;
   };
 
   // Borrows all; they must outlive it.

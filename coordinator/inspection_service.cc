@@ -14,6 +14,7 @@
 
 #include "ParticipantAdmin.h"
 #include "common/thread_annotations.h"
+#include "coordinator/slow_line.h"
 #include "wire/protocol.h"
 
 namespace troth {
@@ -414,6 +415,18 @@ void Inspection::Stop() {
     rep_->wake.NotifyAll();
   }
   if (rep_->thread.joinable()) rep_->thread.join();
+}
+
+std::string Inspection::WhereTimeWent(const TransactionId& id) {
+  std::vector<std::string> names;
+  rep_->Look([&](const CommitProtocol& protocol) {
+    for (ParticipantIndex i = 0; i < protocol.registry().size(); ++i) {
+      names.push_back(protocol.registry().at(i).record.name);
+    }
+  });
+  MutexLock lock(&rep_->mutex);
+  rep_->Take();
+  return troth::WhereTimeWent(rep_->history.Of(id.local), names, SystemClock()->NowNs());
 }
 
 void Inspection::TakeNotes() {

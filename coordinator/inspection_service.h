@@ -46,6 +46,10 @@ class Inspection {
   // are not up.
   std::vector<wire::Diagnosis> Diagnose();
 
+  // Where the time of a transaction went until now (slow_line.h); empty when that is not known.
+  // Cheap enough for what is rare: it stops the machine for a moment, and asks nobody.
+  std::string WhereTimeWent(const TransactionId& id);
+
   // Takes the notes now: what is observed then tells of all that has ended.
   void TakeNotes();
   // Notes that were lost, because more came than were taken in time.

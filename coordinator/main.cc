@@ -46,6 +46,8 @@ DEFINE_uint32(
     "decided transactions one participant may owe; beyond, commits naming it are refused");
 DEFINE_bool(early_prepare, true, "accept votes carried by clients");
 DEFINE_bool(read_only, true, "accept branches declared read-only");
+DEFINE_int64(slow_ms, 1000,
+             "commit calls that take so long are logged, with where the time went; 0: none");
 DEFINE_int64(drain_ms, 10000, "on SIGTERM: time for transactions under way to end");
 DEFINE_uint64(wal_segment_bytes, 4u << 20,
               "size of a log segment, a multiple of 4096, at least 131072");
@@ -205,7 +207,8 @@ int Serve() {
              {FLAGS_wal_dir, FLAGS_host, FLAGS_http_port, FLAGS_lease_ms, FLAGS_record_retention_ms,
               FLAGS_outcome_retention_ms, FLAGS_wal_segment_bytes},
              monitoring.State());
-       }},
+       },
+       FLAGS_slow_ms},
       &coordinator, &crew, &channel);
   const troth::Status listening = server.Start();
   monitoring.Look([&server] { return server.State(); },

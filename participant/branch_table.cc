@@ -121,9 +121,9 @@ Granted<Work> BranchTable::Open(const WorkRequest& request) {
     branch->Enter(State::kOpening, branch->begun_ms);
     branches_.emplace(branch->id, std::move(fresh));
   }
-  Granted<std::unique_ptr<Session>> session =
-      resource_manager_->Begin({GidOf(branch->id), branch->mark, request.isolation,
-                                request.read_only, request.time_left, request.one_statement});
+  Granted<std::unique_ptr<Session>> session = resource_manager_->Begin(
+      {GidOf(branch->id), branch->mark, request.isolation, request.read_only, request.time_left,
+       request.one_statement, request.label});
   Leaving leaving;
   std::optional<Refusal> refusal;
   Work work{request.transaction_id, nullptr};

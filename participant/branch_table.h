@@ -44,6 +44,7 @@ struct WorkRequest {
   Isolation isolation = Isolation::kDefault;
   bool read_only = false;
   bool one_statement = false;  // of work 0: see BeginOptions::with_first_statement
+  std::string label;           // of work 0: see BeginOptions::label
 };
 
 // Work that was let in. It must be given back to EndWork, exactly once.

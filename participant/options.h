@@ -36,6 +36,8 @@ struct ParticipantOptions {
   // Connections accepted at once by the work listener and by the peer listener.
   int max_work_connections = 256;
   int max_peer_connections = 32;
+  // Pieces of work that take so long are logged, with where the time went. 0: none.
+  std::int64_t slow_ms = 1'000;
   // A connection on which nothing is asked for so long is closed.
   std::int64_t idle_connection_ms = 300'000;
 };

@@ -18,6 +18,7 @@
 #include <glog/logging.h>
 
 #include "common/clock.h"
+#include "common/traceparent.h"
 #include "common/vote_mac.h"
 #include "participant/coordinator_link.h"
 #include "participant/epoch_fence.h"
@@ -102,6 +103,35 @@ Status CheckOptions(const ParticipantOptions& options) {
   }
   return OkStatus();
 }
+
+// When a piece of work got where; tells the log at its end, however it ends, if it was slow.
+struct WorkTimes {
+  using Clock = std::chrono::steady_clock;
+
+  WorkTimes(const wire::Context& work_context, std::int64_t most_ms)
+      : context(work_context), slow_ms(most_ms) {}
+  ~WorkTimes() {
+    const Clock::time_point ended = Clock::now();
+    if (slow_ms <= 0 || ended - began < milliseconds(slow_ms)) return;
+    const Clock::time_point after_start = started.value_or(ended);
+    const Clock::time_point after_work = worked.value_or(after_start);
+    const auto ms = [](Clock::duration time) {
+      return std::chrono::duration_cast<milliseconds>(time).count();
+    };
+    LOG(WARNING) << "slow work " << context.work << " of " << context.transaction_id << ": "
+                 << ms(ended - began) << " ms: opening " << ms(after_start - began) << ", work "
+                 << ms(after_work - after_start) << ", ending " << ms(ended - after_work)
+                 << (IsTraceparent(context.traceparent) ? "; traceparent " + context.traceparent
+                                                        : std::string());
+  }
+  WorkTimes(const WorkTimes&) = delete;
+  WorkTimes& operator=(const WorkTimes&) = delete;
+
+  const wire::Context& context;
+  const std::int64_t slow_ms;
+  const Clock::time_point began = Clock::now();
+  std::optional<Clock::time_point> started, worked;
+};
 
 class ParticipantProcess : public Participant {
  public:
@@ -251,7 +281,9 @@ wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool on
   Granted<WorkRequest> request = FromWire(context);
   if (!request.ok()) throw ToWire(request.refusal());
   request->one_statement = one_statement;
+  WorkTimes times(context, options_.slow_ms);
   Granted<Work> started = table_.StartWork(*request);
+  times.started = WorkTimes::Clock::now();
   if (!started.ok()) throw ToWire(started.refusal());
   std::optional<Refusal> failure;
   try {
@@ -259,6 +291,7 @@ wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool on
   } catch (...) {
     failure = CaughtRefusal();
   }
+  times.worked = WorkTimes::Clock::now();
   const bool last = context.__isset.last && context.last;
   Granted<BranchView> view = table_.EndWork(*started, std::move(failure), last);
   if (!view.ok()) throw ToWire(view.refusal());

@@ -6,6 +6,7 @@
 
 #include "ParticipantAdmin.h"
 #include "ParticipantPeer.h"
+#include "common/traceparent.h"
 #include "troth_constants.h"
 
 namespace troth {
@@ -285,6 +286,9 @@ Granted<WorkRequest> FromWire(const wire::Context& context) {
   out.mark = context.mark;
   if (context.__isset.isolation) out.isolation = FromWire(context.isolation);
   out.read_only = context.__isset.read_only && context.read_only;
+  if (context.__isset.traceparent && IsTraceparent(context.traceparent)) {
+    out.label = "troth:" + context.traceparent;
+  }
   return out;
 }
 

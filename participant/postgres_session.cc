@@ -24,6 +24,7 @@ constexpr char kOpenReadOnly[] = "SELECT pg_catalog.set_config('troth.mark', $1,
 constexpr char kLimit[] =
     "SELECT pg_catalog.set_config('lock_timeout', $1, true),"
     " pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true)";
+constexpr char kLabel[] = "SELECT pg_catalog.set_config('application_name', $1, true)";
 // role: SET ROLE inside the block would change the owner of the prepared transaction, and then
 // nobody of ours could finish it. client_min_messages: else the warning that a wait for a standby
 // was cancelled could be hidden from us (L12a).
@@ -81,8 +82,9 @@ Status PostgresSession::SetUp(PgConnection* connection) {
   for (const auto& [name, sql] :
        {std::pair{"troth_begin", kBegin}, std::pair{"troth_open", kOpen},
         std::pair{"troth_open_ro", kOpenReadOnly}, std::pair{"troth_limit", kLimit},
-        std::pair{"troth_guard", kGuard}, std::pair{"troth_guard_ro", kGuardReadOnly},
-        std::pair{"troth_reset", "RESET ALL"}, std::pair{"troth_clean", kClean}}) {
+        std::pair{"troth_label", kLabel}, std::pair{"troth_guard", kGuard},
+        std::pair{"troth_guard_ro", kGuardReadOnly}, std::pair{"troth_reset", "RESET ALL"},
+        std::pair{"troth_clean", kClean}}) {
     TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
   }
   return OkStatus();
@@ -159,13 +161,17 @@ std::size_t PostgresSession::QueueOpening() {
                                   std::to_string(idle.count())};
     connection_->QueuePrepared("troth_limit", limits);
   }
+  if (!options_.label.empty()) {
+    const std::string label[] = {options_.label};
+    connection_->QueuePrepared("troth_label", label);
+  }
   if (options_.read_only) {
     const std::string mark[] = {options_.mark};
     connection_->QueuePrepared("troth_open_ro", mark);
   } else {
     connection_->QueuePrepared("troth_open");
   }
-  return limited ? 2 : 3;
+  return 2 + (limited ? 0 : 1) + (options_.label.empty() ? 0 : 1);
 }
 
 // Takes the answers to QueueOpening, the first `statements` ones.

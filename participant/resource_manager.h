@@ -52,6 +52,9 @@ struct BeginOptions {
   // The block is opened with the first statement, in the same round trip; what keeps it from
   // opening is then that statement's error.
   bool with_first_statement = false;
+  // Shown by the database as the name of the session while the block is open; empty: none of its
+  // own. At most 63 bytes of printable ASCII.
+  std::string label;
 };
 
 // One open transaction block, on a connection that never reconnects. The owner uses it from one

@@ -33,6 +33,8 @@ DEFINE_int32(pool_size, 32, "connections for branches");
 DEFINE_int32(max_in_doubt, 200,
              "branches open or in doubt at once; max_prepared_transactions "
              "must be at least this");
+DEFINE_int64(slow_ms, 1'000,
+             "pieces of work that take so long are logged, with where the time went; 0: none");
 DEFINE_string(port_file, "", "written when ready: JSON with pid and ports");
 DEFINE_bool(check, false, "have the database parse the statements, print them, and exit");
 
@@ -121,6 +123,7 @@ int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shape
   options.bind = FLAGS_bind;
   options.coordinators = Split(FLAGS_coordinators);
   options.pool_size = FLAGS_pool_size;
+  options.slow_ms = FLAGS_slow_ms;
   options.max_in_doubt = FLAGS_max_in_doubt;
   Result<std::unique_ptr<Participant>> participant = Participant::Open(options);
   if (!participant.ok()) return Fail(participant.status().message());

@@ -160,6 +160,41 @@ TEST_F(ClientTest, NumbersWorkPerBranchAndNamesAllInCommit) {
   EXPECT_EQ(coordinator_.aborts, 0);
 }
 
+TEST_F(ClientTest, TellsWhereTheTimeOfASlowTransactionWent) {
+  std::vector<std::string> lines;
+  ClientOptions options;
+  options.coordinators = {Address{"127.0.0.1", port_}};
+  options.on_slow = [&](const std::string& line) { lines.push_back(line); };
+  options.slow_ms = 3'000;
+  static constexpr char kTrace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  TransactionOptions traced;
+  traced.traceparent = kTrace;
+  {
+    Client patient(options);
+    Result<Transaction> tx = patient.Begin(traced);
+    ASSERT_TRUE(Apply(*tx, "east").ok());
+    ASSERT_TRUE(tx->Commit().committed());
+  }
+  EXPECT_THAT(lines, SizeIs(0)) << "it took less than slow_ms";
+  EXPECT_EQ(east_.contexts.at(0).traceparent, kTrace);
+
+  options.slow_ms = 20;
+  coordinator_.commit = [](wire::Outcome& reply, const wire::CommitRequest& request) {
+    EXPECT_EQ(request.traceparent, kTrace);
+    usleep(30'000);  // what is slow
+    reply.kind = wire::OutcomeKind::COMMITTED;
+    reply.transaction_id = request.transaction_id;
+  };
+  Client client(options);
+  Result<Transaction> tx = client.Begin(traced);
+  ASSERT_TRUE(Apply(*tx, "east").ok());
+  ASSERT_TRUE(tx->Commit().committed());
+  ASSERT_THAT(lines, SizeIs(1));
+  EXPECT_THAT(lines[0], HasSubstr("slow transaction " + tx->id() + ": committed after "));
+  EXPECT_THAT(lines[0], HasSubstr("work at east "));
+  EXPECT_THAT(lines[0], HasSubstr(std::string("; traceparent ") + kTrace));
+}
+
 TEST_F(ClientTest, BeginCostsNoCallAfterTheFirst) {
   std::set<std::string> ids;
   for (int i = 0; i < 8; ++i) {

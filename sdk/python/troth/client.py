@@ -48,16 +48,19 @@ class Client:
 
     def __init__(self, coordinators: Iterable[str], *, application: str = "",
                  connect_timeout_ms: int = 1_000, grace_ms: int = 250,
-                 max_idle_connections: int = 128) -> None:
+                 max_idle_connections: int = 128, slow_ms: int = 1_000) -> None:
         """Makes no call. `coordinators`: "host:port" of one coordinator's client listener, the
         next is tried when one does not answer. `grace_ms`: how long after its deadline a call
-        that was sent is still waited for. ValueError: an address is not host:port."""
+        that was sent is still waited for. `slow_ms`: a transaction that takes so long is logged
+        (logger "troth"), with where the time went; 0: none. ValueError: an address is not
+        host:port."""
         self._addresses: list[Address] = [split_address(one) for one in coordinators]
         if not self._addresses:
             raise ValueError("a client needs the address of its coordinator")
         self._application = application
         self._connect_timeout_ms = connect_timeout_ms
         self.grace_ms = grace_ms
+        self.slow_ms = slow_ms
         self._max_idle = max_idle_connections
         self._begin_life()
 

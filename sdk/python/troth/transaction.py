@@ -5,6 +5,7 @@ what the work does. docs/protocol.md, "The plain flow"."""
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import threading
 import time
@@ -14,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from thrift.Thrift import TApplicationException
 
-from troth.clock import Backoff, Deadline
+from troth.clock import Backoff, Deadline, boot_ms
 from troth.connection import NotSent, Unanswered
 from troth.outcome import (
     Aborted, Failure, Kind, Outcome, OutcomeUnknown, WorkFailed, failure_of, outcome_of)
+from troth.traceparent import is_traceparent
 from troth.wire.coordinator import ttypes as coordinator_types
 from troth.wire.values import ttypes as values
 
 if TYPE_CHECKING:
     from troth.client import Client
+
+log = logging.getLogger("troth")
 
 _ABORT_TIMEOUT_MS = 1_000  # an abort is told to the coordinator within this, or not at all
 
@@ -51,6 +55,7 @@ class _BranchState:
     mark: str = ""
     instance: str = ""
     works: int = 0
+    work_ms: int = 0  # of all its works, until they were answered
     vote: Any = None
 
 
@@ -67,6 +72,7 @@ class Transaction:
         self.id = id_
         self._deadline = deadline
         self._options = options
+        self._began_ms = boot_ms()
         self._lock = threading.Lock()
         self._branches: dict[str, _BranchState] = {}
         self._failure: Failure | None = None
@@ -98,6 +104,7 @@ class Transaction:
         if not self._of_this_process():
             raise WorkFailed(Failure(values.Reason.INVALID,
                                      f"transaction {self.id} belongs to the parent process"))
+        from_ms = boot_ms()
         context, instance = self._start(participant, read_only, last)
         try:
             connection = self._client.connect_participant(participant, instance, self._deadline)
@@ -125,6 +132,9 @@ class Transaction:
             raise
         finally:
             self._client.give_back(connection)
+            with self._lock:
+                if participant in self._branches:
+                    self._branches[participant].work_ms += boot_ms() - from_ms
         self._take(participant, context, getattr(reply, "branch", reply))
         return reply
 
@@ -224,6 +234,7 @@ class Transaction:
         if not self._of_this_process():
             self.outcome = self._unknown("it belongs to the parent process, which may commit it")
             return self.outcome
+        end_ms = boot_ms()
         if self._failure is not None:
             # Never asked to commit, so it never will be: only this object could have asked.
             self._send_abort()
@@ -233,6 +244,7 @@ class Transaction:
         else:
             outcome = self._ask_commit(wait or self._options.wait)
         self.outcome = outcome
+        self._tell_if_slow(outcome, end_ms)
         self._forget()
         return outcome
 
@@ -248,8 +260,23 @@ class Transaction:
                                            "aborted by its application")
         self.outcome = Outcome(Kind.ABORTED, self.id, failure=failure)
         if self._of_this_process():
+            end_ms = boot_ms()
             self._send_abort()
+            self._tell_if_slow(self.outcome, end_ms)
             self._forget()
+
+    def _tell_if_slow(self, outcome: Outcome, end_ms: int) -> None:
+        now_ms, slow_ms = boot_ms(), self._client.slow_ms
+        if slow_ms <= 0 or now_ms - self._began_ms < slow_ms:
+            return
+        with self._lock:
+            works = "".join(f"work at {name} {branch.work_ms}, "
+                            for name, branch in sorted(self._branches.items()))
+        trace = self._options.traceparent
+        log.warning("slow transaction %s: %s after %d ms: until its end was asked %d (%sthe rest "
+                    "its application's), commit or abort %d%s", self.id,
+                    outcome.kind.value, now_ms - self._began_ms, end_ms - self._began_ms, works,
+                    now_ms - end_ms, f"; traceparent {trace}" if is_traceparent(trace) else "")
 
     def _claims(self) -> list[Any]:
         with self._lock:

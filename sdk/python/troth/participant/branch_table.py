@@ -181,7 +181,7 @@ class BranchTable:
         try:
             session = self._rm.begin(BeginOptions(
                 make_gid(self._participant, id_), branch.mark, request.isolation,
-                request.read_only, request.time_left_ms))
+                request.read_only, request.time_left_ms, request.label))
         except Refusal as error:
             refusal = error
         except BaseException:

@@ -29,6 +29,7 @@ from troth.participant.service import (
 from troth.participant.sweep import Inquiry, Sweep
 from troth.participant.values import (
     BranchCounts, Refusal, Refused, Unavailable)
+from troth.traceparent import is_traceparent
 from troth.transport import Listener
 from troth.vote_mac import make_vote_mac
 from troth.wire.participant import ttypes as participant_types
@@ -72,6 +73,7 @@ class ParticipantOptions:
     max_work_connections: int = 256
     max_peer_connections: int = 32
     idle_connection_ms: int = 300_000
+    slow_ms: int = 1_000  # work that takes so long is logged, with where the time went; 0: none
 
 
 class WorkScope:
@@ -84,6 +86,7 @@ class WorkScope:
         self._participant = participant
         self._context = context
         self._work: values.Work | None = None
+        self._times: list[float] = []  # when it was asked for, let in, done
         self.branch: Any = None
 
     @property
@@ -108,22 +111,27 @@ class WorkScope:
         return cursor
 
     def __enter__(self) -> "WorkScope":
+        self._times = [time.monotonic()]
         try:
             self._work = self._participant.start_work(self._context)
         except Refusal as refusal:
+            self._participant.tell_if_slow(self._context, self._times)
             raise refused(refusal) from None
+        self._times.append(time.monotonic())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> bool:
         assert self._work is not None
         failure = None if error is None else _failure_of(error)
+        self._times.append(time.monotonic())
         try:
             self.branch = self._participant.end_work(self._context, self._work, failure)
         except Refusal as refusal:
             raise refused(refusal) from error
         finally:
             self._work = None
+            self._participant.tell_if_slow(self._context, self._times)
         return False
 
 
@@ -193,6 +201,17 @@ class Participant:
         if view.vote is not None:
             vote = wire_vote(view.vote, self._identity, self._mac(context.transaction_id, view.vote))
         return wire.Branch(self.options.name, view.mark, view.works, self.instance, vote)
+
+    def tell_if_slow(self, context: Any, times: list[float]) -> None:
+        """`times`: when the work was asked for, let in, done, as far as it got."""
+        took = [round(1_000 * (end - begin))
+                for begin, end in zip(times, [*times[1:], time.monotonic()])]
+        if self.options.slow_ms <= 0 or sum(took) < self.options.slow_ms:
+            return
+        phases = ", ".join(f"{name} {ms}" for name, ms in zip(("opening", "work", "ending"), took))
+        trace = context.traceparent or ""
+        log.warning("slow work %d of %s: %d ms: %s%s", context.work, context.transaction_id,
+                    sum(took), phases, f"; traceparent {trace}" if is_traceparent(trace) else "")
 
     def _mac(self, transaction_id: str, vote: values.Vote) -> bytes | None:
         id_ = TransactionId.parse(transaction_id)

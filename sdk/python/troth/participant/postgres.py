@@ -33,7 +33,8 @@ _SERVER_GRACE_MS = 1_000  # the server's own end of an abandoned block comes aft
 # Names are qualified, operators too: application code may change search_path.
 _OPEN = ("BEGIN{isolation}{access}; SELECT pg_catalog.set_config('troth.mark', '{mark}', true),"
          " pg_catalog.set_config('lock_timeout', '{lock_ms}', true),"
-         " pg_catalog.set_config('idle_in_transaction_session_timeout', '{idle_ms}', true){xid}")
+         " pg_catalog.set_config('idle_in_transaction_session_timeout', '{idle_ms}', true){xid}{label}")
+_LABEL = ", pg_catalog.set_config('application_name', '{label}', true)"
 # role: SET ROLE inside the block would change the owner of the prepared transaction, and then
 # nobody of ours could finish it. client_min_messages: no warning may be kept from us, and
 # nothing less than a warning is sent then, in whatever language (law L12a).
@@ -147,7 +148,8 @@ class PostgresSession:
             access=" READ ONLY" if options.read_only else " READ WRITE",
             mark=options.mark, lock_ms=max(1, options.time_left_ms),
             idle_ms=options.time_left_ms + _SERVER_GRACE_MS,
-            xid="" if options.read_only else ", pg_catalog.pg_current_xact_id()::text")).fetchone()
+            xid="" if options.read_only else ", pg_catalog.pg_current_xact_id()::text",
+            label=_LABEL.format(label=options.label) if options.label else "")).fetchone()
         if not options.read_only:
             self._xid = int(row[3])
 

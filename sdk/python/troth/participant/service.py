@@ -12,6 +12,7 @@ from troth.participant.fence import EpochFence
 from troth.participant.values import (
     DatabaseIdentity, DatabaseState, Evidence, FinishKind, FinishRequest, Isolation, LogPoint,
     PrepareRequest, Refusal, Refused, SeenCoordinator, Vote, VoteKind, WorkRequest)
+from troth.traceparent import is_traceparent
 from troth.wire.participant import ParticipantAdmin, ParticipantPeer
 from troth.wire.participant import ttypes as participant_types
 from troth.wire.values import ttypes as values
@@ -68,7 +69,12 @@ def work_request(context: Any) -> WorkRequest:
                       "work 0 returned")
     return WorkRequest(context.transaction_id, context.work, context.deadline_ms,
                        context.mark or "", _ISOLATIONS.get(context.isolation, Isolation.DEFAULT),
-                       bool(context.read_only))
+                       bool(context.read_only), label_of(context.traceparent))
+
+
+def label_of(traceparent: str | None) -> str:
+    """What the database shows of a trace; empty for what is no traceparent."""
+    return f"troth:{traceparent}" if traceparent and is_traceparent(traceparent) else ""
 
 
 def check_version(version: int | None) -> None:

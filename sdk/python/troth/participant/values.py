@@ -96,6 +96,8 @@ class BeginOptions:
     isolation: Isolation
     read_only: bool
     time_left_ms: int
+    # Shown by the database as the session's name while the block is open; of [a-z0-9:-].
+    label: str = ""
 
 
 class Session(Protocol):
@@ -219,6 +221,7 @@ class WorkRequest:
     mark: str = ""
     isolation: Isolation = Isolation.DEFAULT
     read_only: bool = False
+    label: str = ""
 
 
 @dataclass
