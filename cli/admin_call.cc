@@ -5,10 +5,10 @@
 #include <memory>
 
 #include <thrift/transport/TBufferTransports.h>
-#include <thrift/transport/TSocket.h>
 
 #include "client/connection.h"
 #include "wire/protocol.h"
+#include "wire/socket.h"
 
 namespace troth {
 
@@ -25,9 +25,15 @@ int Call(const ControlOptions& options,
     std::cerr << "trothctl: --coordinator: " << address.status().message() << "\n";
     return 2;
   }
+  const auto tls = options.tls.none() ? nullptr : std::make_unique<TlsContext>(options.tls);
+  if (tls != nullptr) {
+    if (const Status usable = tls->Load(); !usable.ok()) {
+      std::cerr << "trothctl: " << usable.message() << "\n";
+      return 2;
+    }
+  }
   try {
-    auto socket =
-        std::make_shared<apache::thrift::transport::TSocket>(address->host, address->port);
+    auto socket = std::make_shared<WireSocket>(tls.get(), address->host, address->port);
     socket->setConnTimeout(2'000);
     socket->setRecvTimeout(35'000);
     auto framed =

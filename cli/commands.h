@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "wire/tls.h"
+
 namespace troth {
 
 struct ControlOptions {
@@ -26,6 +28,7 @@ struct ControlOptions {
   std::string who;
   int wait_s = -1;       // drain: at most so long; -1: until all has ended
   std::string database;  // why: how to reach a lost participant's database
+  TlsFiles tls;          // none: plain text
 };
 
 using Arguments = std::vector<std::string>;

@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "common/program.h"
+#include "wire/main_flags.h"
 
 DEFINE_string(coordinator, "127.0.0.1:7713", "administrators' listener of the coordinator");
 DEFINE_bool(json, false, "output for programs");
@@ -118,6 +119,7 @@ int main(int argc, char** argv) {
   options.token = FLAGS_token;
   options.who = FLAGS_who;
   options.wait_s = FLAGS_wait_s;
+  options.tls = troth::CallerTlsFromFlags();
   if (!ParseAge(FLAGS_older_than, &options.older_than_ms)) {
     std::cerr << "trothctl: --older_than " << FLAGS_older_than
               << ": give a number with ms, s, min or h\n";

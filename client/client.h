@@ -35,6 +35,10 @@ struct ClientOptions {
   std::vector<Address> coordinators;
   // For the coordinator's logs.
   std::string application;
+  // Files of TLS: our certificate, its key, the authorities; none: plain text. Read when first
+  // needed, and anew when they change. Coordinator and participants decide by the certificate's
+  // name what we may.
+  TlsFiles tls;
   // A connection that can't be made within this counts as not there.
   std::int64_t connect_timeout_ms = 1000;
   // How long after its deadline a call that was sent is still waited for, so that an answer

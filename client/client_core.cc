@@ -47,7 +47,10 @@ Failure FailureOf(const wire::Refused& refusal, const std::string& participant) 
 }
 
 ClientCore::ClientCore(const ClientOptions& options)
-    : options_(options), pid_(getpid()), pool_(options.max_idle_connections) {
+    : options_(options),
+      tls_(options.tls.none() ? nullptr : std::make_unique<TlsContext>(options.tls)),
+      pid_(getpid()),
+      pool_(options.max_idle_connections) {
   TROTH_CHECK(!options_.coordinators.empty());
 }
 
@@ -60,7 +63,7 @@ Result<std::unique_ptr<Connection>> ClientCore::OpenCoordinator(const Address& a
                                                                 CallReport* refused) {
   const std::int64_t timeout_ms =
       std::min(options_.connect_timeout_ms, deadline.left_ms() + options_.grace_ms);
-  Result<std::unique_ptr<Connection>> opened = Connection::Open(address, timeout_ms);
+  Result<std::unique_ptr<Connection>> opened = Connection::Open(address, timeout_ms, tls_.get());
   if (!opened.ok()) return opened;
   wire::CoordinatorClient coordinator((*opened)->protocol());
   wire::CoordinatorHello hello;
@@ -288,7 +291,7 @@ std::optional<Failure> ClientCore::OpenParticipant(const std::string& participan
   const Address address{place.host, place.port};
   const std::int64_t timeout_ms =
       std::min(options_.connect_timeout_ms, deadline.left_ms() + options_.grace_ms);
-  Result<std::unique_ptr<Connection>> opened = Connection::Open(address, timeout_ms);
+  Result<std::unique_ptr<Connection>> opened = Connection::Open(address, timeout_ms, tls_.get());
   if (!opened.ok()) return Unreachable(participant, opened.status().message());
   wire::ParticipantClient service((*opened)->protocol());
   wire::ParticipantHello hello;

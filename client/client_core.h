@@ -89,6 +89,7 @@ class ClientCore {
                                          std::unique_ptr<Connection>* connection);
 
   const ClientOptions options_;
+  const std::unique_ptr<TlsContext> tls_;  // null: plain text
   const pid_t pid_;
   ConnectionPool pool_;
 

@@ -6,15 +6,14 @@
 #include <limits>
 #include <utility>
 
-#include <poll.h>
 #include <thrift/TApplicationException.h>
 #include <thrift/protocol/TProtocolException.h>
 #include <thrift/transport/TBufferTransports.h>
-#include <thrift/transport/TSocket.h>
 #include <thrift/transport/TTransportException.h>
 
 #include "common/check.h"
 #include "wire/protocol.h"
+#include "wire/socket.h"
 
 namespace troth {
 namespace {
@@ -22,7 +21,6 @@ namespace {
 using apache::thrift::TException;
 using apache::thrift::transport::TBufferedTransport;
 using apache::thrift::transport::TFramedTransport;
-using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransportException;
 
 constexpr std::int64_t kTimeoutStepMs = 64;
@@ -66,7 +64,7 @@ CallReport CallReport::NotSent(std::string error) {
   return report;
 }
 
-Connection::Connection(const Address& address, std::shared_ptr<TSocket> socket)
+Connection::Connection(const Address& address, std::shared_ptr<WireSocket> socket)
     : address_(address), socket_(std::move(socket)) {
   const auto config = FrameLimits();
   // The buffer takes in a frame's length and its bytes with one read.
@@ -84,8 +82,8 @@ Connection::~Connection() {
 }
 
 Result<std::unique_ptr<Connection>> Connection::Open(const Address& address,
-                                                     std::int64_t timeout_ms) {
-  auto socket = std::make_shared<TSocket>(address.host, address.port);
+                                                     std::int64_t timeout_ms, TlsContext* tls) {
+  auto socket = std::make_shared<WireSocket>(tls, address.host, address.port);
   socket->setConnTimeout(ClampMs(timeout_ms));
   socket->setNoDelay(true);
   // Closing must not throw away what the other side has not read yet.
@@ -99,10 +97,7 @@ Result<std::unique_ptr<Connection>> Connection::Open(const Address& address,
   return std::unique_ptr<Connection>(new Connection(address, std::move(socket)));
 }
 
-bool Connection::Idle() const {
-  pollfd poll_fd{socket_->getSocketFD(), POLLIN | POLLRDHUP, 0};
-  return poll(&poll_fd, 1, 0) == 0;
-}
+bool Connection::Idle() const { return socket_->Quiet(); }
 
 CallReport Connection::Run(std::int64_t timeout_ms, const std::function<void()>& call) {
   // In steps, up: most calls then find it set already, which spares two system calls.

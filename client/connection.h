@@ -13,17 +13,17 @@
 #include "common/status.h"
 #include "common/thread_annotations.h"
 #include "troth_types.h"
+#include "wire/tls.h"
 
 namespace apache::thrift {
 namespace protocol {
 class TProtocol;
 }
-namespace transport {
-class TSocket;
-}
 }  // namespace apache::thrift
 
 namespace troth {
+
+class WireSocket;
 
 // How a call ended.
 struct CallReport {
@@ -46,8 +46,10 @@ struct CallReport {
 class Connection {
  public:
   // Connects within `timeout_ms`; blocks that long, and for the resolver of host names.
-  // kUnavailable when nobody answers there.
-  static Result<std::unique_ptr<Connection>> Open(const Address& address, std::int64_t timeout_ms);
+  // kUnavailable when nobody answers there. With `tls`, which outlives it, the handshake too must
+  // succeed within that time; null: plain text.
+  static Result<std::unique_ptr<Connection>> Open(const Address& address, std::int64_t timeout_ms,
+                                                  TlsContext* tls);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -67,10 +69,10 @@ class Connection {
   std::string instance;
 
  private:
-  Connection(const Address& address, std::shared_ptr<apache::thrift::transport::TSocket> socket);
+  Connection(const Address& address, std::shared_ptr<WireSocket> socket);
 
   const Address address_;
-  const std::shared_ptr<apache::thrift::transport::TSocket> socket_;
+  const std::shared_ptr<WireSocket> socket_;
   std::shared_ptr<apache::thrift::protocol::TProtocol> protocol_;
   std::int64_t timeout_ms_ = -1;
 };

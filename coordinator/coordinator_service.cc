@@ -20,6 +20,7 @@
 #include "coordinator/resolve_service.h"
 #include "coordinator/wire_values.h"
 #include "troth_constants.h"
+#include "wire/guard.h"
 #include "wire/listener.h"
 
 namespace troth {
@@ -101,6 +102,7 @@ struct CoordinatorServer::Rep {
   SteadyClock::time_point started = SteadyClock::now();
   std::unique_ptr<Listener> clients, peers, administrators;
 
+  bool tls() const { return options.security != nullptr && options.security->tls() != nullptr; }
   // Brings an event and waits for its reply. A refusal is thrown, and says that nothing was done;
   // who stops before there is a reply breaks the call off, and the caller asks what became of it.
   template <typename E>
@@ -232,6 +234,7 @@ class ClientHandler : public wire::CoordinatorIf {
   }
 
   void abort(wire::Outcome& reply, const wire::AbortRequest& request) override {
+    RequireParticipants(request.branches);
     AbortAsked asked;
     asked.id = ParseId(request.transaction_id);
     asked.branches = rep_->Claims(request.transaction_id, request.branches);
@@ -276,6 +279,7 @@ class ClientHandler : public wire::CoordinatorIf {
 
  private:
   void Commit(wire::Outcome& reply, const wire::CommitRequest& request) {
+    RequireParticipants(request.branches);
     if (request.key.size() > 128) Throw(Reason::kInvalid, "a business key has at most 128 bytes");
     CommitAsked asked;
     asked.id = ParseId(request.transaction_id);
@@ -306,6 +310,13 @@ class ClientHandler : public wire::CoordinatorIf {
                  << (where.empty() ? "" : ": ") << where
                  << (IsTraceparent(request.traceparent) ? "; traceparent " + request.traceparent
                                                         : std::string());
+  }
+
+  void RequireParticipants(const std::vector<wire::BranchClaim>& branches) const {
+    if (!rep_->tls()) return;
+    for (const wire::BranchClaim& branch : branches) {
+      RequireRole(rep_->options.security, Role::kClient, branch.participant);
+    }
   }
 
   // Participants in the log that this life has not heard of yet: they exist, where is not known.
@@ -345,6 +356,7 @@ class PeerHandler : public wire::CoordinatorPeerIf {
 
   void enroll(wire::Enrolled& reply, const wire::Enrolment& enrolment) override {
     CheckVersion(enrolment.version);
+    RequireRole(rep_->options.security, Role::kParticipant, enrolment.participant);
     EnrolmentAsked asked;
     ParticipantRecord& record = asked.participant;
     record.name = enrolment.participant;
@@ -376,6 +388,7 @@ class PeerHandler : public wire::CoordinatorPeerIf {
 
   void inquire(std::vector<wire::Answer>& reply, const std::string& participant,
                const std::vector<wire::Inquiry>& inquiries, const wire::Seen& seen) override {
+    RequireRole(rep_->options.security, Role::kParticipant, participant);
     if (inquiries.size() > kMaxInquiries) {
       Throw(Reason::kInvalid, "at most 1000 inquiries in a call");
     }
@@ -601,16 +614,24 @@ CoordinatorServer::CoordinatorServer(Options options, Coordinator* coordinator, 
                    nullptr,
                    nullptr}) {
   const Options& o = rep_->options;
+  const auto listener = [&](const char* what, int port, int max_connections) {
+    ListenerOptions listening{what, o.host, port, max_connections, o.idle_ms};
+    listening.security = o.security;
+    return listening;
+  };
+  ListenerOptions clients = listener("clients", o.client_port, o.max_clients);
+  clients.max_per_certificate = o.max_per_certificate;
   rep_->clients = std::make_unique<Listener>(
-      ListenerOptions{"clients", o.host, o.client_port, o.max_clients, o.idle_ms},
-      std::make_shared<wire::CoordinatorProcessor>(std::make_shared<ClientHandler>(rep_.get())));
+      clients, std::make_shared<Guarded<wire::CoordinatorProcessor>>(
+                   "Coordinator", o.security, std::make_shared<ClientHandler>(rep_.get())));
   rep_->peers = std::make_unique<Listener>(
-      ListenerOptions{"participants", o.host, o.peer_port, o.max_peers, o.idle_ms},
-      std::make_shared<wire::CoordinatorPeerProcessor>(std::make_shared<PeerHandler>(rep_.get())));
+      listener("participants", o.peer_port, o.max_peers),
+      std::make_shared<Guarded<wire::CoordinatorPeerProcessor>>(
+          "CoordinatorPeer", o.security, std::make_shared<PeerHandler>(rep_.get())));
   rep_->administrators = std::make_unique<Listener>(
-      ListenerOptions{"administrators", o.host, o.admin_port, o.max_administrators, o.idle_ms},
-      std::make_shared<wire::CoordinatorAdminProcessor>(
-          std::make_shared<AdminHandler>(rep_.get())));
+      listener("administrators", o.admin_port, o.max_administrators),
+      std::make_shared<Guarded<wire::CoordinatorAdminProcessor>>(
+          "CoordinatorAdmin", o.security, std::make_shared<AdminHandler>(rep_.get())));
 }
 
 CoordinatorServer::~CoordinatorServer() { Stop(); }

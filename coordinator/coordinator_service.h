@@ -12,6 +12,7 @@
 #include "coordinator/inspection_service.h"
 #include "coordinator/monitoring_service.h"
 #include "coordinator/thrift_channel.h"
+#include "wire/security.h"
 
 namespace troth {
 
@@ -34,6 +35,8 @@ class CoordinatorServer {
     std::function<std::vector<wire::Finding>()> findings;
     // Commit calls that take so long are told in the log, with where the time went; 0: none.
     std::int64_t slow_ms = 0;
+    Security* security = nullptr;  // null: plain text; else it outlives the server
+    int max_per_certificate = 0;   // clients' connections; 0: three quarters
   };
 
   // Borrows all; they must outlive it.

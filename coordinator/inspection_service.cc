@@ -10,12 +10,12 @@
 #include <utility>
 
 #include <thrift/transport/TBufferTransports.h>
-#include <thrift/transport/TSocket.h>
 
 #include "ParticipantAdmin.h"
 #include "common/thread_annotations.h"
 #include "coordinator/slow_line.h"
 #include "wire/protocol.h"
+#include "wire/socket.h"
 
 namespace troth {
 namespace {
@@ -47,18 +47,23 @@ std::string AgeText(std::int64_t ms) {
 }
 
 // One call to a participant's administrators' service.
-Status Ask(const ThriftChannel::Whereabouts& where,
+Status Ask(Security* security, const ThriftChannel::Whereabouts& where,
            const std::function<void(wire::ParticipantAdminClient*)>& call) {
   using apache::thrift::transport::TFramedTransport;
-  using apache::thrift::transport::TSocket;
   try {
-    auto socket = std::make_shared<TSocket>(where.host, static_cast<int>(where.port));
+    auto socket = std::make_shared<WireSocket>(security == nullptr ? nullptr : security->tls(),
+                                               where.host, static_cast<int>(where.port));
     socket->setConnTimeout(kConnectMs);
     socket->setRecvTimeout(kAnswerMs);
     socket->setSendTimeout(kAnswerMs);
     auto framed = std::make_shared<TFramedTransport>(socket, FrameLimits());
     wire::ParticipantAdminClient client(BoundedProtocol(framed));
     framed->open();
+    if (security != nullptr) {
+      if (const auto why = security->WhyNot(socket->peer_name(), Role::kParticipant)) {
+        return Status(Code::kForbidden, *why);
+      }
+    }
     call(&client);
   } catch (const wire::Refused& refused) {
     return Status(Code::kUnavailable, refused.message);
@@ -68,20 +73,21 @@ Status Ask(const ThriftChannel::Whereabouts& where,
   return OkStatus();
 }
 
-Prepared AskPrepared(const ThriftChannel::Whereabouts& where, const std::vector<std::string>& ids) {
+Prepared AskPrepared(Security* security, const ThriftChannel::Whereabouts& where,
+                     const std::vector<std::string>& ids) {
   std::vector<wire::PreparedBranch> branches;
-  TROTH_RETURN_IF_ERROR(Ask(where, [&](wire::ParticipantAdminClient* client) {
+  TROTH_RETURN_IF_ERROR(Ask(security, where, [&](wire::ParticipantAdminClient* client) {
     client->prepared(branches, ids, static_cast<std::int32_t>(kMost));
   }));
   return branches;
 }
 
-wire::Diagnosis AskDiagnosis(const Member& member) {
+wire::Diagnosis AskDiagnosis(Security* security, const Member& member) {
   wire::Diagnosis diagnosis;
   diagnosis.process = "participant " + member.name;
   Status asked(Code::kUnavailable, "down for " + AgeText(member.where.down_ms));
   if (member.where.up) {
-    asked = Ask(member.where,
+    asked = Ask(security, member.where,
                 [&](wire::ParticipantAdminClient* client) { client->diagnose(diagnosis); });
   }
   if (!asked.ok()) {
@@ -234,13 +240,14 @@ struct Inspection::Rep {
 };
 
 // Asks all of them at once.
-static std::map<std::string, Prepared> AskAll(const Members& members,
+static std::map<std::string, Prepared> AskAll(Security* security, const Members& members,
                                               const std::vector<std::string>& ids) {
   std::map<std::string, std::future<Prepared>> asked;
   for (const auto& [name, member] : members) {
     if (!member.where.up) continue;
-    asked[name] = std::async(std::launch::async,
-                             [whom = &member, &ids] { return AskPrepared(whom->where, ids); });
+    asked[name] = std::async(std::launch::async, [security, whom = &member, &ids] {
+      return AskPrepared(security, whom->where, ids);
+    });
   }
   std::map<std::string, Prepared> held;
   for (const auto& [name, member] : members) {
@@ -454,7 +461,7 @@ std::vector<wire::TransactionReport> Inspection::InDoubt(const wire::InDoubtFilt
     wire::TransactionReport report = rep_->ReportOf(view, now, members);
     reports.emplace(report.transaction_id, std::move(report));
   }
-  rep_->Attach(members, AskAll(members, {}), &reports);
+  rep_->Attach(members, AskAll(rep_->channel->security(), members, {}), &reports);
   rep_->Judge(&reports);
 
   std::vector<wire::TransactionReport> list;
@@ -495,9 +502,11 @@ Status Inspection::Settle(const wire::BranchReport& branch, bool commit, const s
     return Status(Code::kUnavailable, "it is down");
   }
   wire::FinishReply reply;
-  TROTH_RETURN_IF_ERROR(Ask(member->second.where, [&](wire::ParticipantAdminClient* client) {
-    client->settle(reply, branch.prepared.transaction_id, branch.prepared.xid, commit, order);
-  }));
+  Security* const security = rep_->channel->security();
+  TROTH_RETURN_IF_ERROR(
+      Ask(security, member->second.where, [&](wire::ParticipantAdminClient* client) {
+        client->settle(reply, branch.prepared.transaction_id, branch.prepared.xid, commit, order);
+      }));
   if (reply.finished == wire::Finished::DONE) return OkStatus();
   return Status(Code::kUnavailable, "not settled there: " + reply.message);
 }
@@ -509,7 +518,9 @@ std::vector<wire::Diagnosis> Inspection::Diagnose() {
   std::vector<std::future<wire::Diagnosis>> asked;
   for (const auto& [name, member] : members) {
     asked.push_back(
-        std::async(std::launch::async, [whom = &member] { return AskDiagnosis(*whom); }));
+        std::async(std::launch::async, [security = rep_->channel->security(), whom = &member] {
+          return AskDiagnosis(security, *whom);
+        }));
   }
   std::vector<wire::Diagnosis> list;
   for (auto& answer : asked) list.push_back(answer.get());
@@ -566,7 +577,7 @@ Result<wire::TransactionReport> Inspection::Inspect(const std::string& transacti
       report.branches.push_back(std::move(branch));
     }
   }
-  rep_->Attach(members, AskAll(members, {transaction_id}), &reports);
+  rep_->Attach(members, AskAll(rep_->channel->security(), members, {transaction_id}), &reports);
   for (const wire::BranchReport& branch : report.branches) {
     report.in_doubt = report.in_doubt || branch.__isset.prepared;
   }

@@ -19,6 +19,7 @@
 #include "coordinator/diagnosis_service.h"
 #include "coordinator/file_decision_log.h"
 #include "coordinator/monitoring_service.h"
+#include "wire/main_flags.h"
 
 DEFINE_string(wal_dir, "", "directory of the write-ahead log; local disk, one coordinator");
 DEFINE_bool(init, false, "make a new, empty log in --wal_dir, as another coordinator, and exit");
@@ -34,6 +35,7 @@ DEFINE_int32(http_port, -1,
              "one, -1: none");
 DEFINE_string(port_file, "", "written when ready: JSON with pid, ports and the coordinator's id");
 DEFINE_int32(max_clients, 1100, "connections of applications at once");
+DEFINE_int32(max_per_certificate, 0, "of these, connections of one certificate; 0: three quarters");
 DEFINE_int32(max_peers, 256, "connections of participants at once");
 DEFINE_int64(idle_ms, 300000, "a connection silent for so long is closed");
 DEFINE_int64(lease_ms, 30000, "length of a lease of ids; also the longest a transaction may last");
@@ -112,6 +114,13 @@ troth::ProtocolOptions MachineOptions(const std::string& coordinator_id) {
   return options;
 }
 
+// Before anything is opened: are certificates and roles of use, may we listen there?
+troth::Status Check(troth::Security* security) {
+  TROTH_RETURN_IF_ERROR(security->CheckServer());
+  TROTH_RETURN_IF_ERROR(security->MayListen(FLAGS_host, "clients and participants"));
+  return FLAGS_http_port < 0 ? troth::OkStatus() : security->MayListenPlain(FLAGS_host, "HTTP");
+}
+
 // Appears whole or not at all: readers wait for it.
 bool WritePortFile(const troth::CoordinatorServer& server, int http_port, const std::string& id) {
   if (FLAGS_port_file.empty()) return true;
@@ -141,6 +150,12 @@ int Serve() {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  troth::Security security(troth::SecurityFromFlags());
+  if (const troth::Status secure = Check(&security); !secure.ok()) {
+    std::cerr << "troth-coordinator: " << secure.message() << "\n";
+    return 1;
+  }
 
   // Before the log is opened: "not ready" can be told.
   troth::Monitoring monitoring;
@@ -175,7 +190,9 @@ int Serve() {
   log.SetSyncObserver([&monitoring](double seconds, std::uint64_t records) {
     monitoring.Synced(seconds, records);
   });
-  troth::ThriftChannel channel({id});
+  troth::ThriftChannel::Options calling{id};
+  calling.security = &security;
+  troth::ThriftChannel channel(calling);
   troth::Crew crew(DieOfLog);
   troth::Coordinator coordinator(
       troth::CommitProtocol(MachineOptions(id), std::move(state), epoch_random, last_batch),
@@ -208,7 +225,7 @@ int Serve() {
               FLAGS_outcome_retention_ms, FLAGS_wal_segment_bytes},
              monitoring.State());
        },
-       FLAGS_slow_ms},
+       FLAGS_slow_ms, &security, FLAGS_max_per_certificate},
       &coordinator, &crew, &channel);
   const troth::Status listening = server.Start();
   monitoring.Look([&server] { return server.State(); },

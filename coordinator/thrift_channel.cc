@@ -8,13 +8,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <deque>
 
 #include <glog/logging.h>
 #include <thrift/transport/TBufferTransports.h>
-#include <thrift/transport/TSocket.h>
 
 #include "ParticipantPeer.h"
 #include "common/check.h"
@@ -22,13 +20,13 @@
 #include "coordinator/wire_values.h"
 #include "troth_constants.h"
 #include "wire/protocol.h"
+#include "wire/socket.h"
 
 namespace troth {
 namespace {
 
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TMemoryBuffer;
-using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransport;
 using SteadyClock = std::chrono::steady_clock;
 
@@ -64,7 +62,7 @@ bool IsOf(const wire::ParticipantHello& hello, const DatabaseId& database,
 // written fits the send buffer, which is empty when a call begins.
 class ThriftChannel::Line {
  public:
-  explicit Line(std::shared_ptr<TSocket> socket) : socket_(std::move(socket)) {
+  explicit Line(std::shared_ptr<WireSocket> socket) : socket_(std::move(socket)) {
     out_ = std::make_shared<TMemoryBuffer>();
     in_ = std::make_shared<TMemoryBuffer>();
     client_ = std::make_unique<wire::ParticipantPeerClient>(BoundedProtocol<TTransport>(in_),
@@ -89,13 +87,9 @@ class ThriftChannel::Line {
   int Read() {
     for (;;) {
       std::array<char, 65536> chunk;
-      const ssize_t n = recv(fd(), chunk.data(), chunk.size(), MSG_DONTWAIT);
-      if (n < 0) {
-        if (errno == EINTR) continue;
-        if (errno == EAGAIN || errno == EWOULDBLOCK) break;
-        return -1;
-      }
-      if (n == 0) return -1;
+      const ssize_t n = socket_->TakeNow(chunk.data(), chunk.size());
+      if (n < 0) return -1;
+      if (n == 0) break;
       bytes_.append(chunk.data(), static_cast<std::size_t>(n));
       if (bytes_.size() > kMaxFrameBytes + 4u) return -1;
     }
@@ -137,13 +131,12 @@ class ThriftChannel::Line {
     }
     frame.append(reinterpret_cast<char*>(data), size);
     out_->resetBuffer();
-    const ssize_t sent = send(fd(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    busy_ = sent == static_cast<ssize_t>(frame.size());
+    busy_ = socket_->GiveNow(frame.data(), frame.size());
     sent_at_ = SteadyClock::now();
     return busy_;
   }
 
-  std::shared_ptr<TSocket> socket_;
+  std::shared_ptr<WireSocket> socket_;
   std::shared_ptr<TMemoryBuffer> out_, in_;
   std::unique_ptr<wire::ParticipantPeerClient> client_;
   std::string bytes_;
@@ -374,15 +367,24 @@ bool ThriftChannel::TryConnect(Peer* peer, std::uint64_t place_id) {
     database = peer->database;
     database_address = peer->database_address;
   }
+  TlsContext* const tls = options_.security == nullptr ? nullptr : options_.security->tls();
   std::unique_ptr<Line> lines[kLines];
   std::string instance;
   try {
     for (auto& line : lines) {
-      auto socket = std::make_shared<TSocket>(host, static_cast<int>(port));
+      auto socket = std::make_shared<WireSocket>(tls, host, static_cast<int>(port));
       socket->setConnTimeout(static_cast<int>(options_.connect_timeout_ms));
       socket->setRecvTimeout(static_cast<int>(options_.connect_timeout_ms));
       socket->setSendTimeout(static_cast<int>(options_.connect_timeout_ms));
       socket->open();
+      if (tls != nullptr) {
+        const auto why = options_.security->WhyNot(socket->peer_name(), Role::kParticipant, name);
+        if (why) {
+          LOG_EVERY_N(WARNING, 20) << "participant '" << name << "' is not who answers at " << host
+                                   << ":" << port << ": " << *why;
+          return false;
+        }
+      }
       auto framed = std::make_shared<TFramedTransport>(socket, FrameLimits());
       wire::ParticipantPeerClient client(BoundedProtocol<TTransport>(framed));
       wire::ParticipantHello hello;
@@ -404,8 +406,13 @@ bool ThriftChannel::TryConnect(Peer* peer, std::uint64_t place_id) {
   } catch (const wire::Refused& refused) {
     LOG(WARNING) << "participant '" << name << "' refuses us: " << refused.message;
     return false;
-  } catch (const apache::thrift::TException&) {
-    return false;  // not there yet: tried again, and seen in the status
+  } catch (const apache::thrift::TException& e) {
+    // Not there yet: tried again, and seen in the status. With TLS it may be more than that.
+    if (tls != nullptr) {
+      LOG_EVERY_N(WARNING, 20) << "participant '" << name << "' at " << host << ":" << port << ": "
+                               << e.what();
+    }
+    return false;
   }
   MutexLock lock(&mutex_);
   const auto found = places_.find(place_id);

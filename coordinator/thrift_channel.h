@@ -18,6 +18,7 @@
 #include "common/thread_annotations.h"
 #include "coordinator/crew.h"
 #include "coordinator/participant_channel.h"
+#include "wire/security.h"
 
 namespace troth {
 
@@ -30,7 +31,8 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
     std::int64_t call_timeout_ms = 5'000;  // without an answer for so long: the peer is lost
     std::int64_t backoff_min_ms = 20;
     std::int64_t backoff_max_ms = 1'000;
-    std::size_t max_batch = 256;  // entries in a call; the frame stays below a send buffer
+    std::size_t max_batch = 256;   // entries in a call; the frame stays below a send buffer
+    Security* security = nullptr;  // null: plain text; else it outlives the channel
   };
 
   explicit ThriftChannel(Options options);
@@ -70,6 +72,8 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
     std::uint32_t port = 0;
   };
   Whereabouts Where(ParticipantIndex participant) const;
+  // How participants are called; null: in plain text.
+  Security* security() const { return options_.security; }
   // The connections to this instance are there now; without a name: to any.
   bool Up(ParticipantIndex participant, const std::string& instance = {}) const;
 

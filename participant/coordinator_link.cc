@@ -10,20 +10,19 @@
 
 #include <glog/logging.h>
 #include <thrift/transport/TBufferTransports.h>
-#include <thrift/transport/TSocket.h>
 
 #include "CoordinatorPeer.h"
 #include "common/check.h"
 #include "common/failpoint.h"
 #include "troth_constants.h"
 #include "wire/protocol.h"
+#include "wire/socket.h"
 
 namespace troth {
 namespace {
 
 using apache::thrift::TException;
 using apache::thrift::transport::TFramedTransport;
-using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransport;
 
 constexpr int kConnectMs = 1'000;
@@ -64,18 +63,20 @@ SweepAnswer FromWire(const SweepInquiry& inquiry, const wire::Answer& answer) {
 }  // namespace
 
 struct CoordinatorLink::Line {
-  std::shared_ptr<TSocket> socket;
+  std::shared_ptr<WireSocket> socket;
   std::unique_ptr<wire::CoordinatorPeerClient> client;
 };
 
 CoordinatorLink::CoordinatorLink(std::string address, SelfDescription self,
                                  ResourceManager* resource_manager, EpochFence* fence,
+                                 Security* security,
                                  std::function<void(const std::string&)> enrolling,
                                  std::function<void()> enrolled)
     : address_(std::move(address)),
       self_(std::move(self)),
       resource_manager_(resource_manager),
       fence_(fence),
+      security_(security),
       enrolling_(std::move(enrolling)),
       enrolled_(std::move(enrolled)),
       wake_fd_(eventfd(0, EFD_CLOEXEC)) {
@@ -113,8 +114,8 @@ std::string CoordinatorLink::secret() const {
 Result<std::unique_ptr<CoordinatorLink::Line>> CoordinatorLink::Connect() {
   const std::size_t colon = address_.rfind(':');
   auto line = std::make_unique<Line>();
-  line->socket =
-      std::make_shared<TSocket>(address_.substr(0, colon), std::atoi(address_.c_str() + colon + 1));
+  line->socket = std::make_shared<WireSocket>(security_->tls(), address_.substr(0, colon),
+                                              std::atoi(address_.c_str() + colon + 1));
   line->socket->setConnTimeout(kConnectMs);
   line->socket->setRecvTimeout(kAnswerMs);
   line->socket->setSendTimeout(kAnswerMs);
@@ -125,6 +126,10 @@ Result<std::unique_ptr<CoordinatorLink::Line>> CoordinatorLink::Connect() {
     line->socket->open();
   } catch (const TException& e) {
     return Status(Code::kUnavailable, "coordinator " + address_ + ": " + e.what());
+  }
+  if (const auto why = security_->WhyNot(line->socket->peer_name(), Role::kCoordinator)) {
+    return Status(Code::kForbidden,
+                  "coordinator " + address_ + " is not who answers there: " + *why);
   }
   return line;
 }
@@ -192,6 +197,10 @@ Status CoordinatorLink::Enrol(Line* line) {
                                       std::to_string(wire::g_troth_constants.PROTOCOL_VERSION));
   }
   const wire::Sender& sender = enrolled.sender;
+  if (const auto why =
+          security_->WhyNot(line->socket->peer_name(), Role::kCoordinator, sender.coordinator)) {
+    return Status(Code::kForbidden, *why);
+  }
   const SeenCoordinator speaker{sender.coordinator, static_cast<std::uint32_t>(sender.epoch),
                                 static_cast<std::uint32_t>(sender.epoch_random),
                                 static_cast<std::uint64_t>(sender.position)};
@@ -206,10 +215,10 @@ Status CoordinatorLink::Enrol(Line* line) {
 }
 
 bool CoordinatorLink::Linger(Line* line) {
-  // Nothing is on its way on this connection: readable means ended.
+  // Nothing is on its way on this connection: readable means ended (or is TLS's own).
   pollfd fds[2] = {{line->socket->getSocketFD(), POLLIN | POLLRDHUP, 0}, {wake_fd_, POLLIN, 0}};
   poll(fds, 2, kEnrolEveryMs);
-  return !stopping_ && fds[0].revents == 0;
+  return !stopping_ && (fds[0].revents == 0 || line->socket->Quiet());
 }
 
 bool CoordinatorLink::Pause(int milliseconds) {

@@ -15,6 +15,7 @@
 #include "common/thread_annotations.h"
 #include "participant/epoch_fence.h"
 #include "participant/sweep.h"
+#include "wire/security.h"
 
 namespace troth {
 
@@ -31,11 +32,12 @@ struct SelfDescription {
 // connection ends (after at most 1 s of back-off, capped).
 class CoordinatorLink {
  public:
-  // `address`: "host:port" of the coordinator's peer listener. On the link's thread `enrolling`
-  // is called before each enrolment with the address of the database that is told in it, and
-  // `enrolled` after it. The pointers outlive the link.
+  // `address`: "host:port" of the coordinator's peer listener, called with `security`. On the
+  // link's thread `enrolling` is called before each enrolment with the address of the database that
+  // is told in it, and `enrolled` after it. The pointers outlive the link.
   CoordinatorLink(std::string address, SelfDescription self, ResourceManager* resource_manager,
-                  EpochFence* fence, std::function<void(const std::string&)> enrolling,
+                  EpochFence* fence, Security* security,
+                  std::function<void(const std::string&)> enrolling,
                   std::function<void()> enrolled);
   ~CoordinatorLink();
   CoordinatorLink(const CoordinatorLink&) = delete;
@@ -70,6 +72,7 @@ class CoordinatorLink {
   SelfDescription self_;  // its ports are set by Start
   ResourceManager* const resource_manager_;
   EpochFence* const fence_;
+  Security* const security_;
   const std::function<void(const std::string&)> enrolling_;
   const std::function<void()> enrolled_;
   std::atomic<bool> up_{false};

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "wire/security.h"
+
 namespace troth {
 
 struct ParticipantOptions {
@@ -40,6 +42,9 @@ struct ParticipantOptions {
   std::int64_t slow_ms = 1'000;
   // A connection on which nothing is asked for so long is closed.
   std::int64_t idle_connection_ms = 300'000;
+
+  // TLS, who may do what, and whether plain text may leave this machine.
+  SecurityOptions security;
 };
 
 }  // namespace troth

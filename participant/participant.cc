@@ -28,6 +28,7 @@
 #include "participant/postgres_errors.h"
 #include "participant/sweep.h"
 #include "troth_constants.h"
+#include "wire/guard.h"
 #include "wire/listener.h"
 
 namespace troth {
@@ -139,6 +140,7 @@ class ParticipantProcess : public Participant {
                      std::unique_ptr<PostgresResourceManager> resource_manager,
                      DatabaseState database)
       : options_(std::move(options)),
+        security_(options_.security),
         instance_(RandomText()),
         database_(database.identity),
         resource_manager_(std::move(resource_manager)),
@@ -152,6 +154,7 @@ class ParticipantProcess : public Participant {
                  [this] { return DatabaseAddress(); },
                  &table_,
                  &fence_,
+                 &security_,
                  [this] { return Report(); },
                  [this](const auto& ids, std::size_t limit) { return LookAt(ids, limit); },
                  [this](const auto& id, std::uint32_t xid, bool commit, const auto& order) {
@@ -162,8 +165,8 @@ class ParticipantProcess : public Participant {
     for (const std::string& address : options_.coordinators) {
       links_.push_back(std::make_unique<CoordinatorLink>(
           address, SelfDescription{options_.name, instance_, options_.host},
-          resource_manager_.get(), &fence_, [this](const std::string& at) { Enrolling(at); },
-          [this] { Enrolled(); }));
+          resource_manager_.get(), &fence_, &security_,
+          [this](const std::string& at) { Enrolling(at); }, [this] { Enrolled(); }));
     }
   }
   ~ParticipantProcess() override {
@@ -171,7 +174,10 @@ class ParticipantProcess : public Participant {
     close(stop_fd_);
   }
 
-  Status Prepare() { return fence_.Load(); }
+  Status Prepare() {
+    TROTH_RETURN_IF_ERROR(security_.CheckServer());
+    return fence_.Load();
+  }
 
   wire::Branch Execute(const wire::Context& context, const WorkFunction& work) override;
   wire::Branch Execute(const wire::Context& context, const Statement& statement,
@@ -227,6 +233,7 @@ class ParticipantProcess : public Participant {
   CoordinatorLink* LinkOf(const std::string& coordinator) const;
 
   const ParticipantOptions options_;
+  Security security_;
   const std::string instance_;
   const DatabaseIdentity database_;
   const std::unique_ptr<PostgresResourceManager> resource_manager_;
@@ -374,7 +381,9 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   work.port = options_.port;
   work.max_connections = options_.max_work_connections;
   work.idle_ms = static_cast<int>(options_.idle_connection_ms);
-  work_listener_ = std::make_unique<Listener>(work, std::move(application));
+  work.security = &security_;
+  work_listener_ = std::make_unique<Listener>(
+      work, GuardApplication(&security_, options_.name, std::move(application)));
   ListenerOptions peers = work;
   peers.what = "coordinators";
   peers.port = options_.peer_port;
@@ -385,6 +394,7 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   port_ = work_listener_->port();
   peer_port_ = peer_listener_->port();
   if (options_.http_port < 0) return OkStatus();
+  TROTH_RETURN_IF_ERROR(security_.MayListenPlain(options_.bind, "HTTP"));
   http_ = std::make_unique<HttpListener>(
       HttpListener::Options{options_.bind, options_.http_port}, [this](const HttpRequest& asked) {
         return MonitoringPage(

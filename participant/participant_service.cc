@@ -8,6 +8,7 @@
 #include "ParticipantPeer.h"
 #include "common/traceparent.h"
 #include "troth_constants.h"
+#include "wire/guard.h"
 
 namespace troth {
 namespace {
@@ -110,6 +111,7 @@ class PeerHandler : public wire::ParticipantPeerIf {
 
  private:
   void Fence(const wire::Sender& sender) {
+    RequireRole(context_->security, Role::kCoordinator, sender.coordinator);
     if (sender.epoch < 1 || sender.epoch > UINT32_MAX || sender.epoch_random < 0 ||
         sender.epoch_random > UINT32_MAX || sender.position < 0 ||
         !IsCoordinatorId(sender.coordinator)) {
@@ -205,21 +207,22 @@ class AdminHandler : public wire::ParticipantAdminIf {
   const ServiceContext* const context_;
 };
 
-// Two services whose calls have different names, on one connection.
+// Two services whose calls have different names, on one connection, each for its role.
 class PeerProcessor : public wire::ParticipantPeerProcessor {
  public:
-  PeerProcessor(std::shared_ptr<wire::ParticipantPeerIf> peer,
+  PeerProcessor(Security* security, std::shared_ptr<wire::ParticipantPeerIf> peer,
                 std::shared_ptr<wire::ParticipantAdminIf> admin)
-      : ParticipantPeerProcessor(std::move(peer)), admin_(std::move(admin)) {}
+      : ParticipantPeerProcessor(std::move(peer)), security_(security), admin_(std::move(admin)) {}
 
  protected:
   bool dispatchCall(apache::thrift::protocol::TProtocol* in,
                     apache::thrift::protocol::TProtocol* out, const std::string& name,
                     std::int32_t sequence, void* call) override {
-    if (name == "status" || name == "branches" || name == "prepared" || name == "settle" ||
-        name == "diagnose") {
-      return admin_.Call(in, out, name, sequence, call);
-    }
+    const bool admin = name == "status" || name == "branches" || name == "prepared" ||
+                       name == "settle" || name == "diagnose";
+    const char* const service = admin ? "ParticipantAdmin" : "ParticipantPeer";
+    if (RefuseCall(security_, service, in, out, name, sequence)) return true;
+    if (admin) return admin_.Call(in, out, name, sequence, call);
     return ParticipantPeerProcessor::dispatchCall(in, out, name, sequence, call);
   }
 
@@ -231,6 +234,7 @@ class PeerProcessor : public wire::ParticipantPeerProcessor {
       return dispatchCall(in, out, name, sequence, call);
     }
   };
+  Security* const security_;
   Admin admin_;
 };
 
@@ -349,7 +353,7 @@ HttpReply MonitoringPage(const wire::ParticipantStatusReport& report,
 }
 
 std::shared_ptr<apache::thrift::TProcessor> MakePeerProcessor(const ServiceContext* context) {
-  return std::make_shared<PeerProcessor>(std::make_shared<PeerHandler>(context),
+  return std::make_shared<PeerProcessor>(context->security, std::make_shared<PeerHandler>(context),
                                          std::make_shared<AdminHandler>(context));
 }
 

@@ -14,6 +14,7 @@
 #include "participant_types.h"
 #include "troth_types.h"
 #include "wire/http_listener.h"
+#include "wire/security.h"
 
 namespace troth {
 
@@ -31,6 +32,7 @@ struct ServiceContext {
   std::function<std::string()> database_address;
   BranchTable* table = nullptr;
   EpochFence* fence = nullptr;
+  Security* security = nullptr;  // null: plain text
   // For administrators.
   std::function<wire::ParticipantStatusReport()> status;
   std::function<Result<std::vector<wire::PreparedBranch>>(const std::vector<std::string>& ids,

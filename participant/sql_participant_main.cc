@@ -15,6 +15,7 @@
 #include "common/program.h"
 #include "common/service_manager.h"
 #include "participant/sql_service.h"
+#include "wire/main_flags.h"
 
 DEFINE_string(name, "", "name of the participant, [a-z0-9-]: `east`");
 DEFINE_string(conninfo, "",
@@ -125,6 +126,7 @@ int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shape
   options.pool_size = FLAGS_pool_size;
   options.slow_ms = FLAGS_slow_ms;
   options.max_in_doubt = FLAGS_max_in_doubt;
+  options.security = SecurityFromFlags();
   Result<std::unique_ptr<Participant>> participant = Participant::Open(options);
   if (!participant.ok()) return Fail(participant.status().message());
   auto processor = MakeSqlProcessor(participant->get(), std::move(service), std::move(shapes));

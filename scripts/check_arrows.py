@@ -19,7 +19,7 @@ ARROWS = {
     "participant": ["wire", "common"],
     "client": ["wire", "common"],
     "cli": ["recovery", "client", "participant", "wire", "common"],
-    "examples": ["participant", "client", "common"],
+    "examples": ["participant", "client", "wire", "common"],
     "jepsen": ["participant", "client", "common"],
     "tests": ["*"],
     "bench": ["*"],

@@ -1,6 +1,7 @@
 // See listener.h.
 #include "wire/listener.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <future>
@@ -12,32 +13,100 @@
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TServerSocket.h>
 
+#include "wire/socket.h"
+
 namespace troth {
 namespace {
 
+using apache::thrift::protocol::TProtocol;
 using apache::thrift::server::TThreadedServer;
 using apache::thrift::transport::TBufferedTransport;
 using apache::thrift::transport::TFramedTransport;
 using apache::thrift::transport::TServerSocket;
+using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransport;
 using apache::thrift::transport::TTransportException;
 using apache::thrift::transport::TTransportFactory;
+
+// Tells the socket where a frame begins, so that each has its time.
+class Frames : public TFramedTransport {
+ public:
+  Frames(WireSocket* socket, std::shared_ptr<TTransport> under,
+         std::shared_ptr<apache::thrift::TConfiguration> limits)
+      : TFramedTransport(std::move(under), 512, 64 * 1024, std::move(limits)), socket_(socket) {}
+  WireSocket* socket() const { return socket_; }
+  bool Await() { return rBase_ < rBound_ || readFrame(); }
+
+ protected:
+  bool readFrame() override {
+    socket_->BeginFrame();
+    return TFramedTransport::readFrame();
+  }
+
+ private:
+  WireSocket* const socket_;
+};
+
+// Makes the sockets of connections that were accepted.
+class ServerSocket : public TServerSocket {
+ public:
+  explicit ServerSocket(const ListenerOptions& options)
+      : TServerSocket(options.host, options.port),
+        tls_(options.security == nullptr ? nullptr : options.security->tls()),
+        patience_{options.handshake_ms, std::min(options.frame_ms, options.idle_ms)},
+        doors_(tls_ == nullptr
+                   ? nullptr
+                   : std::make_shared<Doorkeeper>(Unproven(options), PerName(options))) {}
+  const std::shared_ptr<Doorkeeper>& doors() const { return doors_; }
+
+ protected:
+  std::shared_ptr<TSocket> createSocket(THRIFT_SOCKET client) override {
+    return std::make_shared<WireSocket>(tls_, client, pChildInterruptSockReader_, patience_,
+                                        doors_);
+  }
+
+ private:
+  static std::size_t Unproven(const ListenerOptions& options) {
+    return static_cast<std::size_t>(std::max(8, options.max_connections / 4));
+  }
+  static std::size_t PerName(const ListenerOptions& options) {
+    if (options.max_per_certificate > 0)
+      return static_cast<std::size_t>(options.max_per_certificate);
+    return static_cast<std::size_t>(std::max(1, options.max_connections / 4 * 3));
+  }
+
+  TlsContext* const tls_;
+  const WireSocket::Patience patience_;
+  const std::shared_ptr<Doorkeeper> doors_;
+};
+
+// The connection that this thread serves.
+thread_local const WireSocket* this_connection = nullptr;
 
 // Framed transports that refuse large frames; Thrift's own limit is 16 MB.
 class SmallFrames : public TTransportFactory {
  public:
   std::shared_ptr<TTransport> getTransport(std::shared_ptr<TTransport> under) override {
+    auto* const socket = static_cast<WireSocket*>(under.get());  // as ServerSocket makes them
     auto limits = FrameLimits();
     // The buffer takes in a frame's length and its bytes with one read.
     auto buffered = std::make_shared<TBufferedTransport>(std::move(under), 4096, 512, limits);
-    return std::make_shared<TFramedTransport>(std::move(buffered), 512, 64 * 1024, limits);
+    return std::make_shared<Frames>(socket, std::move(buffered), std::move(limits));
   }
 };
 
-// Tells when it listens, and that it could not.
+// Tells when it listens, and that it could not; and each thread what it serves.
 class Started : public apache::thrift::server::TServerEventHandler {
  public:
   void preServe() override { started_.set_value(OkStatus()); }
+  // On the thread of a connection, at its begin and end.
+  void* createContext(std::shared_ptr<TProtocol> in, std::shared_ptr<TProtocol>) override {
+    this_connection = static_cast<Frames*>(in->getTransport().get())->socket();
+    return nullptr;
+  }
+  void deleteContext(void*, std::shared_ptr<TProtocol>, std::shared_ptr<TProtocol>) override {
+    this_connection = nullptr;
+  }
   std::future<Status> future() { return started_.get_future(); }
   void Failed(Status status) {
     try {
@@ -52,9 +121,16 @@ class Started : public apache::thrift::server::TServerEventHandler {
 
 }  // namespace
 
+const std::string& CallerName() {
+  static const std::string nobody;
+  return this_connection == nullptr ? nobody : this_connection->peer_name();
+}
+
+bool AwaitCall(TProtocol* in) { return static_cast<Frames*>(in->getTransport().get())->Await(); }
+
 struct Listener::Rep {
   ListenerOptions options;
-  std::shared_ptr<TServerSocket> socket;
+  std::shared_ptr<ServerSocket> socket;
   std::unique_ptr<TThreadedServer> server;
   std::shared_ptr<Started> started = std::make_shared<Started>();
   std::thread thread;
@@ -65,7 +141,7 @@ Listener::Listener(ListenerOptions options, std::shared_ptr<apache::thrift::TPro
   // Thrift prints each broken connection to stderr; we report what matters ourselves.
   apache::thrift::GlobalOutput.setOutputFunction([](const char*) {});
   rep_->options = std::move(options);
-  rep_->socket = std::make_shared<TServerSocket>(rep_->options.host, rep_->options.port);
+  rep_->socket = std::make_shared<ServerSocket>(rep_->options);
   rep_->socket->setRecvTimeout(rep_->options.idle_ms);
   rep_->socket->setSendTimeout(10'000);
   rep_->socket->setAcceptBacklog(1024);
@@ -78,6 +154,10 @@ Listener::Listener(ListenerOptions options, std::shared_ptr<apache::thrift::TPro
 Listener::~Listener() { Stop(); }
 
 Status Listener::Start() {
+  const ListenerOptions& options = rep_->options;
+  Security plain{{}};
+  Security* const security = options.security == nullptr ? &plain : options.security;
+  TROTH_RETURN_IF_ERROR(security->MayListen(options.host, options.what));
   std::future<Status> started = rep_->started->future();
   rep_->thread = std::thread([rep = rep_.get()] {
     try {
@@ -91,6 +171,11 @@ Status Listener::Start() {
     }
   });
   return started.get();
+}
+
+Doorkeeper::Counts Listener::doors() const {
+  const auto& doors = rep_->socket->doors();
+  return doors == nullptr ? Doorkeeper::Counts() : doors->counts();
 }
 
 int Listener::port() const { return rep_->socket->getPort(); }

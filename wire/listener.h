@@ -10,7 +10,9 @@
 #include <thrift/TProcessor.h>
 
 #include "common/status.h"
+#include "wire/doorkeeper.h"
 #include "wire/protocol.h"
+#include "wire/security.h"
 
 namespace troth {
 
@@ -20,7 +22,19 @@ struct ListenerOptions {
   int port = 0;                    // 0: any free one
   int max_connections = 1000;      // beyond, connections wait in the kernel unaccepted
   int idle_ms = 300'000;           // a connection silent for so long is closed
+  int frame_ms = 10'000;           // so is one whose frame takes longer to arrive
+  Security* security = nullptr;    // null: plain text; else it outlives the listener
+  // With TLS: how long a handshake may take, and connections of one certificate (0: three
+  // quarters).
+  int handshake_ms = 5'000;
+  int max_per_certificate = 0;
 };
+
+// The name in the certificate of the caller whose call this thread handles; empty in plain text.
+const std::string& CallerName();
+// For processors that look at the caller first: waits until the next call is here (and with the
+// first one, that the caller is known), on the protocol that a listener gave. False: none comes.
+bool AwaitCall(apache::thrift::protocol::TProtocol* in);
 
 class Listener {
  public:
@@ -31,8 +45,11 @@ class Listener {
   Listener& operator=(const Listener&) = delete;
 
   // Binds, listens, and serves on threads of its own until Stop. kUnavailable when the port is
-  // taken or the address is not this machine's; the message says which.
+  // taken or the address is not this machine's; the message says which. kForbidden where plain
+  // text may not be spoken.
   Status Start();
+  // Who is connected; all 0 without TLS.
+  Doorkeeper::Counts doors() const;
   // The port it listens on, once started.
   int port() const;
   // Accepts no more, closes connections that wait for a request, lets calls under way end, and

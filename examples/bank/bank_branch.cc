@@ -17,6 +17,7 @@
 #include "common/program.h"
 #include "examples/bank/schema.h"
 #include "participant/participant.h"
+#include "wire/main_flags.h"
 
 DEFINE_string(name, "", "name of the branch, [a-z0-9-]: `east`");
 DEFINE_string(conninfo, "",
@@ -283,6 +284,7 @@ int Run() {
   options.coordinators = Split(FLAGS_coordinators);
   options.pool_size = FLAGS_pool_size;
   options.max_in_doubt = FLAGS_max_in_doubt;
+  options.security = SecurityFromFlags();
   Result<std::unique_ptr<troth::Participant>> participant = troth::Participant::Open(options);
   if (!participant.ok()) {
     std::cerr << "bank-branch: " << participant.status().message() << "\n";

@@ -14,6 +14,7 @@
 #include "examples/bank/audit.h"
 #include "examples/bank/load.h"
 #include "examples/bank/transfer.h"
+#include "wire/main_flags.h"
 
 DEFINE_string(coordinator, "127.0.0.1:7711", "where the coordinator serves clients, HOST:PORT,...");
 DEFINE_string(banks, "", "branches, as in east,west; empty: all that are registered");
@@ -301,6 +302,11 @@ int Main(std::vector<std::string> arguments) {
   ClientOptions options;
   options.coordinators = *addresses;
   options.application = "bank";
+  options.tls = CallerTlsFromFlags();
+  if (!options.tls.none()) {
+    const Status usable = TlsContext(options.tls).Load();
+    if (!usable.ok()) return Say(kWrong, usable.message());
+  }
   Client client(options);
   if (command == "init") return Init(client);
   if (command == "transfer") return Transfer(client, arguments);

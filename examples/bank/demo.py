@@ -48,16 +48,18 @@ def say(text):
 class Bank:
     """PostgreSQL servers, coordinator and branches of one demo, in one directory."""
 
-    def __init__(self, bin_dir, names, keep, python_branch=False):
+    def __init__(self, bin_dir, names, keep, python_branch=False, tls=False):
         self.bin = pathlib.Path(bin_dir)
         self.in_python = names[-1] if python_branch else None
         self.keep = keep
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="troth-demo-", dir="/tmp"))
         self.dir.chmod(0o755)
         self.names = names
+        self.certificates = self.dir / "certificates" if tls else None
         self.clusters = {}
         self.branches = {}
         self.coordinator = None
+        self.coordinator_flags = []
 
     def start(self):
         """Everything, from nothing; returns when transfers can be made."""
@@ -70,11 +72,17 @@ class Bank:
             thread.join()
         wal = self.dir / "wal"
         wal.mkdir()
+        if self.certificates is not None:
+            participants = [word for name in self.names for word in ("--participant", name)]
+            subprocess.run([str(ROOT / "scripts" / "dev-certs"), str(self.certificates),
+                            *participants], check=True, stderr=subprocess.DEVNULL)
         coordinator = str(self.bin / "troth-coordinator")
         subprocess.run([coordinator, "--init", "--wal_dir", str(wal), "--name", "bank"],
                        check=True, stdout=subprocess.DEVNULL)
         self.coordinator = Process("coordinator", self.dir, self.keep,
-                                   [coordinator, "--wal_dir", str(wal)],
+                                   [coordinator, "--wal_dir", str(wal),
+                                    *self.tls_flags("coordinator", serves=True),
+                                    *self.coordinator_flags],
                                    ["client_port", "peer_port", "admin_port", "http_port"])
         self.coordinator.start()
         for name in self.names:
@@ -92,14 +100,24 @@ class Bank:
         subprocess.run([*program, "--init", "--conninfo", conninfo], check=True)
         branch = Process(f"branch-{name}", self.dir, self.keep,
                          [*program, "--name", name, "--conninfo", conninfo, "--coordinators",
-                          f"127.0.0.1:{self.coordinator.ports['peer_port']}"], ports)
+                          f"127.0.0.1:{self.coordinator.ports['peer_port']}",
+                          *self.tls_flags(name, serves=True)], ports)
         branch.start()
         self.branches[name] = branch
 
     def client(self, *arguments):
         """The command line of `bank`."""
         return [str(self.bin / "bank"), *arguments, "--coordinator",
-                f"127.0.0.1:{self.coordinator.ports['client_port']}"]
+                f"127.0.0.1:{self.coordinator.ports['client_port']}", *self.tls_flags("teller")]
+
+    def tls_flags(self, name, serves=False):
+        """Of a process with the certificate `name`; none in plain text."""
+        if self.certificates is None:
+            return []
+        files = [f"--tls_cert={self.certificates}/{name}.pem",
+                 f"--tls_key={self.certificates}/{name}.key",
+                 f"--tls_ca={self.certificates}/ca.pem"]
+        return files + ([f"--tls_roles={self.certificates}/roles"] if serves else [])
 
     def sql(self, name, text):
         """Rows of a query at one branch's database; None while it is away."""
@@ -490,6 +508,7 @@ def parse(arguments):
     parser.add_argument("--early", action="store_true")
     parser.add_argument("--python-branch", action="store_true")
     parser.add_argument("--no-kill", dest="kill", action="store_false")
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--tamper", action="store_true")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--stop", metavar="DIR")
@@ -520,7 +539,7 @@ def main():
         raise SystemExit(128 + number)
 
     on_signals(interrupted)
-    bank = Bank(options.bin, options.banks, options.keep, options.python_branch)
+    bank = Bank(options.bin, options.banks, options.keep, options.python_branch, options.tls)
     kept = False
     try:
         code = run(bank, options)

@@ -169,6 +169,12 @@ def flags(arguments):
     add("pool_size", type=int, default=32, help="connections for branches")
     add("max_in_doubt", type=int, default=200, help="branches open or in doubt at once; "
         "max_prepared_transactions must be at least this")
+    add("tls_cert", default="", help="TLS: file of our certificate (PEM)")
+    add("tls_key", default="", help="TLS: file of its private key (PEM, mode 600)")
+    add("tls_ca", default="", help="TLS: file of the authority's certificate that vouches for others")
+    add("tls_roles", default="", help="TLS: file that says which certificate may do what")
+    add("allow_plain_text", action="store_true",
+        help="without TLS: listen on other addresses than this machine's own, too")
     add("port_file", default="", help="written when ready: JSON with pid and ports")
     add("init", action="store_true", help="make the tables in the database of --conninfo, and exit")
     options = parser.parse_args(arguments)
@@ -199,11 +205,18 @@ def announce(participant, path):
         participant.stop()
 
 
+def security(options):
+    files = (options.tls_cert, options.tls_key, options.tls_ca)
+    return troth.SecurityOptions(troth.TlsFiles(*files) if any(files) else None, options.tls_roles,
+                                 options.allow_plain_text)
+
+
 def run(options):
     participant = troth.Participant(troth.ParticipantOptions(
         name=options.name, conninfo=options.conninfo, coordinators=options.coordinators.split(","),
         host=options.host, port=options.port, peer_port=options.peer_port, bind=options.bind,
-        pool_size=options.pool_size, max_in_doubt=options.max_in_doubt))
+        pool_size=options.pool_size, max_in_doubt=options.max_in_doubt,
+        security=security(options)))
     threading.Thread(target=announce, args=(participant, options.port_file), daemon=True).start()
     participant.serve(BankBranch.Processor(Bank(participant, options.conninfo)))
 

@@ -247,7 +247,7 @@ class Cluster:
         port_file = str(self.directory / 'c.ports')
         self.wal = wal
         self.coordinator = Process(
-            'c', node, [program, f'--wal_dir={wal}', f'--host={node.address}',
+            'c', node, [program, f'--wal_dir={wal}', f'--host={node.address}', '--allow_plain_text',
                         f'--client_port={CLIENT_PORT}', f'--peer_port={PEER_PORT}',
                         f'--admin_port={ADMIN_PORT}', f'--port_file={port_file}', '--enable_failpoints',
                         *self.options.coordinator_flags],

@@ -281,7 +281,8 @@ class Sweep:
             return True
         self._until(lambda: not init.alive, 5)
         opened = Process('opened', node, [program, f'--wal_dir={place}', f'--host={node.address}',
-                                          '--client_port=0', '--peer_port=0', '--admin_port=0'], log)
+                                          '--client_port=0', '--peer_port=0', '--admin_port=0',
+                                          '--allow_plain_text'], log)
         opened.launch(watched=False)
         if not self._until(lambda: not opened.alive, 3):
             opened.kill()

@@ -23,6 +23,7 @@ from troth.lease_cache import LeaseCache
 from troth.outcome import (
     Aborted, Failure, Kind, NotAnswered, Outcome, OutcomeUnknown, WorkFailed, failure_of,
     outcome_of)
+from troth.security import TlsContext, TlsFiles
 from troth.transaction import Transaction, TransactionOptions, Wait
 from troth.transport import split_address
 from troth.wire.coordinator import Coordinator
@@ -48,12 +49,13 @@ class Client:
 
     def __init__(self, coordinators: Iterable[str], *, application: str = "",
                  connect_timeout_ms: int = 1_000, grace_ms: int = 250,
-                 max_idle_connections: int = 128, slow_ms: int = 1_000) -> None:
+                 max_idle_connections: int = 128, slow_ms: int = 1_000,
+                 tls: TlsFiles | None = None) -> None:
         """Makes no call. `coordinators`: "host:port" of one coordinator's client listener, the
         next is tried when one does not answer. `grace_ms`: how long after its deadline a call
         that was sent is still waited for. `slow_ms`: a transaction that takes so long is logged
-        (logger "troth"), with where the time went; 0: none. ValueError: an address is not
-        host:port."""
+        (logger "troth"), with where the time went; 0: none. `tls`: our certificate, and who is
+        believed; None: plain text. ValueError: an address is not host:port."""
         self._addresses: list[Address] = [split_address(one) for one in coordinators]
         if not self._addresses:
             raise ValueError("a client needs the address of its coordinator")
@@ -62,6 +64,7 @@ class Client:
         self.grace_ms = grace_ms
         self.slow_ms = slow_ms
         self._max_idle = max_idle_connections
+        self._tls = None if tls is None else TlsContext(tls)
         self._begin_life()
 
     def _begin_life(self) -> None:
@@ -170,7 +173,7 @@ class Client:
 
     def _open_coordinator(self, address: Address, deadline: Deadline) -> Connection:
         timeout_ms = min(self._connect_timeout_ms, deadline.left_ms() + self.grace_ms)
-        connection = Connection(address, timeout_ms)
+        connection = Connection(address, timeout_ms, self._tls)
         hello = coordinator_types.ClientHello(PROTOCOL_VERSION, self._application or None)
         try:
             told = connection.call(timeout_ms, lambda protocol: Coordinator.Client(
@@ -303,7 +306,7 @@ class Client:
     def _open_participant(self, participant: str, place: Any, deadline: Deadline) -> Connection:
         """Raises NotSent, or the wire's Refused."""
         timeout_ms = min(self._connect_timeout_ms, deadline.left_ms() + self.grace_ms)
-        connection = Connection((place.host, place.port), timeout_ms)
+        connection = Connection((place.host, place.port), timeout_ms, self._tls)
         try:
             hello = connection.call(timeout_ms, lambda protocol: Participant.Client(
                 protocol).hello(PROTOCOL_VERSION))

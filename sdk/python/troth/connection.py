@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from thrift.Thrift import TApplicationException, TException
 
+from troth.security import TlsContext
 from troth.transport import FramedSocket, connect, protocol_on
 from troth.wire.values import ttypes as values
 
@@ -25,13 +26,14 @@ class Unanswered(Exception):
 class Connection:
     """Used by one thread at a time."""
 
-    def __init__(self, address: Address, timeout_ms: int) -> None:
+    def __init__(self, address: Address, timeout_ms: int,
+                 tls: TlsContext | None = None) -> None:
         """Raises NotSent."""
         self.address = address
         self.participant = ""
         self.instance = ""
         try:
-            self._transport: FramedSocket = connect(*address, timeout_ms / 1000)
+            self._transport: FramedSocket = connect(*address, timeout_ms / 1000, tls)
         except OSError as error:
             raise NotSent(f"{address[0]}:{address[1]}: {error}") from None
         self.protocol = protocol_on(self._transport)

@@ -10,10 +10,12 @@ import socket
 import struct
 import threading
 import time
-from typing import Any, Callable
+from typing import Any
 
 from thrift.protocol.TCompactProtocol import TCompactProtocolAccelerated
 from thrift.transport.TTransport import CReadableTransport, TTransportBase, TTransportException
+
+from troth.security import Security, TlsContext, peer_name, set_caller
 
 log = logging.getLogger("troth")
 
@@ -21,6 +23,7 @@ MAX_FRAME_BYTES = 1 << 20
 # Lists and maps of more elements are refused too.
 MAX_ELEMENTS = 1 << 17
 _SEND_TIMEOUT_S = 10.0
+_FRAME_S = 10.0  # a caller's time from the first bytes of a frame to its last
 # Thrift's decoder in C follows nesting, a level a byte, until the stack ends (seen: 100,000 levels
 # end a process with 8 MiB of it). Larger frames are left to the one in Python, which gives up.
 _FAST_FRAME_BYTES = 16 * 1024
@@ -39,6 +42,7 @@ class FramedSocket(TTransportBase, CReadableTransport):
         self._replies = 0  # frames that the present message may still ask for
         self._until: float | None = None
         self.sent = False  # a whole frame went out since somebody set this to False
+        self.peer_name = peer_name(sock)
 
     # Time ---------------------------------------------------------------------------------
 
@@ -57,9 +61,12 @@ class FramedSocket(TTransportBase, CReadableTransport):
 
     # Frames -------------------------------------------------------------------------------
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, size: int, rest_s: float | None = None) -> bytes:
         data = bytearray()
         while len(data) < size:
+            if data and rest_s is not None:
+                self.set_timeout(rest_s)
+                rest_s = None
             self._arm()
             try:
                 chunk = self._socket.recv(min(size - len(data), 1 << 16))
@@ -73,12 +80,15 @@ class FramedSocket(TTransportBase, CReadableTransport):
             data += chunk
         return bytes(data)
 
-    def receive_frame(self) -> None:
-        """Waits for a whole frame. TTransportException: none came, or one that is too large."""
-        size = struct.unpack(">i", self._receive(4))[0]
+    def receive_frame(self, rest_s: float | None = None) -> None:
+        """Waits for a whole frame, of which all but the first bytes must come within `rest_s`.
+        TTransportException: none came, or one that is too large."""
+        size = struct.unpack(">i", self._receive(4, rest_s))[0]
         if not 0 < size <= MAX_FRAME_BYTES:
             raise TTransportException(TTransportException.UNKNOWN,
                                       f"a frame of {size} bytes; at most {MAX_FRAME_BYTES} are taken")
+        if rest_s is not None:
+            self.set_timeout(rest_s)
         self._in = io.BytesIO(self._receive(size))
         self.frame_bytes = size
 
@@ -148,6 +158,8 @@ class FramedSocket(TTransportBase, CReadableTransport):
         """Alive and nothing on its way, as far as the socket knows: fit to be used again."""
         if self._socket.fileno() < 0:
             return False
+        if getattr(self._socket, "pending", lambda: 0)():
+            return False  # decrypted, and no descriptor tells
         poller = select.poll()
         poller.register(self._socket, select.POLLIN | select.POLLRDHUP)
         return not poller.poll(0)
@@ -181,26 +193,30 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def connect(host: str, port: int, timeout_s: float) -> FramedSocket:
-    """Raises OSError."""
+def connect(host: str, port: int, timeout_s: float, tls: TlsContext | None = None) -> FramedSocket:
+    """Plain text without `tls`. Raises OSError."""
     sock = socket.create_connection((host, port), timeout=max(timeout_s, 0.001))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return FramedSocket(sock)
+    return FramedSocket(sock if tls is None else tls.call(sock, host, max(timeout_s, 0.001)))
 
 
 class Listener:
     """One Thrift service on one port, a thread per connection. Beyond `max_connections` it
-    stops accepting; a connection silent for `idle_ms` is closed."""
+    stops accepting; a connection silent for `idle_ms` is closed, and so is one whose handshake or
+    frame takes too long. TLS, if `security` has it."""
 
     def __init__(self, what: str, host: str, port: int, processor: Any, *,
                  max_connections: int = 256, idle_ms: int = 300_000,
-                 wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+                 security: Security | None = None) -> None:
+        """SecurityError: plain text is not for that address."""
+        if security is not None:
+            security.check_listening(host, what)
         self._what = what
         self._address = (host, port)
         self._processor = processor
         self._idle_s = idle_ms / 1000
-        self._wrap = wrap
+        self._tls = None if security is None else security.tls
         self._places = threading.Semaphore(max_connections)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -272,12 +288,14 @@ class Listener:
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.settimeout(self._idle_s)
-            sock = self._wrap(raw) if self._wrap else raw
-            transport = FramedSocket(sock)
+            if self._tls is not None:
+                raw = self._shake_hands(raw)
+            transport = FramedSocket(raw)
+            set_caller(transport.peer_name)
             protocol = protocol_on(transport)
             while True:
                 transport.set_timeout(self._idle_s)
-                transport.receive_frame()
+                transport.receive_frame(min(_FRAME_S, self._idle_s))
                 if not self._turn(raw, busy=True):
                     return
                 transport.set_timeout(None)
@@ -299,6 +317,23 @@ class Listener:
                 transport.close()
             raw.close()
             self._places.release()
+
+    def _shake_hands(self, raw: socket.socket) -> socket.socket:
+        """TLS over `raw`, whose place it takes. TTransportException: none came about."""
+        assert self._tls is not None
+        peer = raw.getpeername()[0]
+        with self._lock:
+            self._idle.discard(raw)
+        try:
+            sock = self._tls.answer(raw)
+        except OSError as error:
+            log.warning("closing a connection from %s: %s", peer, error)
+            raise TTransportException(TTransportException.NOT_OPEN, str(error)) from None
+        with self._lock:
+            if self._stopping:
+                _shut(sock)
+            self._idle.add(sock)
+        return sock
 
     def _turn(self, sock: socket.socket, *, busy: bool) -> bool:
         """Notes whether a call is under way; False: we stop."""

@@ -25,10 +25,11 @@ from troth.participant.fence import EpochFence
 from troth.participant.link import CoordinatorLink, SelfDescription
 from troth.participant.postgres import PostgresResourceManager
 from troth.participant.service import (
-    PeerHandler, PeerProcessor, check_version, refused, wire_vote, work_request)
+    PeerHandler, PeerProcessor, check_version, guard_application, refused, wire_vote, work_request)
 from troth.participant.sweep import Inquiry, Sweep
 from troth.participant.values import (
     BranchCounts, Refusal, Refused, Unavailable)
+from troth.security import Security, SecurityOptions
 from troth.traceparent import is_traceparent
 from troth.transport import Listener
 from troth.vote_mac import make_vote_mac
@@ -74,6 +75,7 @@ class ParticipantOptions:
     max_peer_connections: int = 32
     idle_connection_ms: int = 300_000
     slow_ms: int = 1_000  # work that takes so long is logged, with where the time went; 0: none
+    security: SecurityOptions = SecurityOptions()  # TLS, who may do what
 
 
 class WorkScope:
@@ -158,6 +160,7 @@ class Participant:
             raise ValueError(f"'{options.name}' is no name of a participant: [a-z0-9-], at most 120")
         if not options.coordinators:
             raise ValueError("a participant needs the peer address of its coordinator")
+        self._security = Security(options.security)
         failpoint.enable_from_environment()
         self.options = options
         self.instance = secrets.token_hex(8)
@@ -173,7 +176,8 @@ class Participant:
         self._identity = self._state.identity
         self._self = SelfDescription(options.name, self.instance, options.host)
         self._wake = threading.Event()
-        self._links = [CoordinatorLink(address, self._self, self._rm, self._fence, self._enrolled)
+        self._links = [CoordinatorLink(address, self._self, self._rm, self._fence, self._enrolled,
+                                       self._security)
                        for address in options.coordinators]
         self._stop = threading.Event()
         self._serving = threading.Event()
@@ -231,20 +235,22 @@ class Participant:
         """Opens both listeners, starts recovery and the bond to the coordinators, and serves
         `processor` (the generated one of the service) until stop(), SIGTERM or SIGINT; then
         refuses new branches, lets those under way end for at most 5 s, rolls the rest back.
-        OSError: a port is taken."""
+        OSError: a port is taken. SecurityError: plain text is not for that address."""
         if take_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._stop.set())
         options = self.options
         handler = PeerHandler(options.name, self.instance, self._table, self._fence,
-                              self._database, self._status, lambda: self._sweep.counts.ids)
+                              self._database, self._status, lambda: self._sweep.counts.ids,
+                              self._security)
         self._listeners = [
-            Listener("applications", options.bind, options.port, processor,
+            Listener("applications", options.bind, options.port,
+                     guard_application(self._security, options.name, processor),
                      max_connections=options.max_work_connections,
-                     idle_ms=options.idle_connection_ms),
+                     idle_ms=options.idle_connection_ms, security=self._security),
             Listener("coordinators", options.bind, options.peer_port, PeerProcessor(handler),
                      max_connections=options.max_peer_connections,
-                     idle_ms=options.idle_connection_ms)]
+                     idle_ms=options.idle_connection_ms, security=self._security)]
         threads = [threading.Thread(target=work, name=name, daemon=True) for work, name in
                    ((self._tick_loop, "troth tick"), (self._sweep_loop, "troth sweep"))]
         try:

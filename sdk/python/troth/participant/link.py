@@ -18,6 +18,7 @@ from troth.participant.fence import EpochFence
 from troth.participant.sweep import Answer, Inquiry, Verdict
 from troth.participant.values import (
     Evidence, LogPoint, Refusal, ResourceManager, SeenCoordinator, ServerUnfit, Unavailable)
+from troth.security import Security
 from troth.transport import FramedSocket, connect, protocol_on, split_address
 from troth.wire.coordinator import CoordinatorPeer
 from troth.wire.coordinator import ttypes as coordinator_types
@@ -64,8 +65,12 @@ def _answer(inquiry: Inquiry, told: Any) -> Answer:
 
 
 class _Line:
-    def __init__(self, host: str, port: int) -> None:
-        self.transport: FramedSocket = connect(host, port, _CONNECT_S)
+    def __init__(self, host: str, port: int, security: Security) -> None:
+        self.transport: FramedSocket = connect(host, port, _CONNECT_S, security.tls)
+        why = security.why_not(self.transport.peer_name, "coordinator")
+        if why is not None:
+            self.transport.close()
+            raise OSError(f"who answers at {host}:{port} is no coordinator: {why}")
         self.client = CoordinatorPeer.Client(protocol_on(self.transport))
 
     def close(self) -> None:
@@ -78,7 +83,7 @@ class CoordinatorLink:
 
     def __init__(self, address: str, self_description: SelfDescription,
                  resource_manager: ResourceManager, fence: EpochFence,
-                 enrolled: Callable[[], None]) -> None:
+                 enrolled: Callable[[], None], security: Security) -> None:
         """ValueError: the address is not host:port."""
         self._host, self._port = split_address(address)
         self.address = address
@@ -86,6 +91,7 @@ class CoordinatorLink:
         self._rm = resource_manager
         self._fence = fence
         self._enrolled = enrolled
+        self._security = security
         self._stopping = False
         self._wake_in, self._wake_out = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="troth enrolment", daemon=True)
@@ -108,7 +114,7 @@ class CoordinatorLink:
         while not self._stopping:
             line, error = None, ""
             try:
-                line = _Line(self._host, self._port)
+                line = _Line(self._host, self._port, self._security)
                 while not self._stopping:
                     self._enrol(line)
                     if not self.up:
@@ -182,7 +188,7 @@ class CoordinatorLink:
                 line = None
             self._inquiry_line = None  # a late answer must not be taken for the next one's
             try:
-                line = line or _Line(self._host, self._port)
+                line = line or _Line(self._host, self._port, self._security)
                 line.transport.set_timeout(_ANSWER_S)
                 answers = line.client.inquire(self._self.participant, asked,
                                               _seen(self._fence.seen(self.coordinator)))

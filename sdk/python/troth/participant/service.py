@@ -4,7 +4,10 @@ docs/protocol.md, "Messages"."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Callable
+
+from thrift.Thrift import TApplicationException, TMessageType, TType
 
 from troth.ids import TransactionId, gid_prefix, is_coordinator_id
 from troth.participant.branch_table import BranchTable
@@ -12,11 +15,14 @@ from troth.participant.fence import EpochFence
 from troth.participant.values import (
     DatabaseIdentity, DatabaseState, Evidence, FinishKind, FinishRequest, Isolation, LogPoint,
     PrepareRequest, Refusal, Refused, SeenCoordinator, Vote, VoteKind, WorkRequest)
+from troth.security import Security, caller_name
 from troth.traceparent import is_traceparent
-from troth.wire.participant import ParticipantAdmin, ParticipantPeer
+from troth.wire.participant import Participant, ParticipantAdmin, ParticipantPeer
 from troth.wire.participant import ttypes as participant_types
 from troth.wire.values import ttypes as values
 from troth.wire.values.constants import PROTOCOL_VERSION
+
+log = logging.getLogger("troth")
 
 MAX_LIST_ENTRIES = 512
 SLOW_ENTRY_WAIT_MS = 5
@@ -95,7 +101,8 @@ class PeerHandler:
 
     def __init__(self, participant: str, instance: str, table: BranchTable, fence: EpochFence,
                  database: Callable[[], DatabaseState],
-                 status: Callable[[], Any], stuck: Callable[[], dict[str, str]]) -> None:
+                 status: Callable[[], Any], stuck: Callable[[], dict[str, str]],
+                 security: Security | None = None) -> None:
         self._participant = participant
         self._instance = instance
         self._table = table
@@ -103,6 +110,7 @@ class PeerHandler:
         self._database = database
         self._status = status
         self._stuck = stuck
+        self._security = security
 
     # For coordinators -------------------------------------------------------------------------
 
@@ -151,7 +159,8 @@ class PeerHandler:
         return FinishRequest(one.transaction_id, one.commit, evidence)
 
     def _check_sender(self, sender: Any) -> None:
-        """Law L7c. Raises the wire's Refused."""
+        """Law L7c, and that the caller is a coordinator, and this one. Raises the wire's Refused."""
+        self.require("coordinator", "" if sender is None else sender.coordinator or "")
         if sender is None or not _all_there(sender.coordinator, sender.epoch, sender.epoch_random,
                                             sender.position):
             raise invalid("the sender is not well formed")
@@ -171,12 +180,23 @@ class PeerHandler:
         if len(requests) > MAX_LIST_ENTRIES:
             raise invalid(f"a list of {len(requests)} entries; at most {MAX_LIST_ENTRIES} are taken")
 
+    def require(self, role: str, what: str = "") -> None:
+        """Raises the wire's Refused(FORBIDDEN)."""
+        if self._security is None:
+            return
+        why = self._security.why_not(caller_name(), role, what)
+        if why is not None:
+            log.warning("refused a call: %s", why)
+            raise refused(Refusal(Refused.FORBIDDEN, why))
+
     # For administrators -----------------------------------------------------------------------
 
     def status(self) -> Any:
+        self.require("administrator")
         return self._status()
 
     def branches(self, limit: int) -> list[Any]:
+        self.require("administrator")
         most = max(0, min(limit or 0, 1000))
         prefix = gid_prefix(self._participant)
         out = [participant_types.BranchStatus(prefix + id_, id_, state, 0)
@@ -196,3 +216,39 @@ class PeerProcessor(ParticipantPeer.Processor):
         for name, function in admin._processMap.items():  # pylint: disable=protected-access
             self._processMap[name] = lambda _, seqid, iprot, oprot, function=function: function(
                 admin, seqid, iprot, oprot)
+
+
+class _ApplicationGuard:
+    """An application's processor: all of its calls are for clients that may use this participant."""
+
+    def __init__(self, security: Security, participant: str, processor: Any) -> None:
+        self._security = security
+        self._participant = participant
+        self._processor = processor
+
+    def process(self, iprot: Any, oprot: Any) -> Any:
+        why = self._security.why_not(caller_name(), "client", self._participant)
+        if why is None:
+            return self._processor.process(iprot, oprot)
+        name, _, seqid = iprot.readMessageBegin()
+        iprot.skip(TType.STRUCT)
+        iprot.readMessageEnd()
+        log.warning("refused a call (%s): %s", str(name)[:64], why)
+        if name == "hello":
+            answer: Any = Participant.hello_result(refused=refused(Refusal(Refused.FORBIDDEN, why)))
+            kind = TMessageType.REPLY
+        else:
+            answer = TApplicationException(TApplicationException.INTERNAL_ERROR, "forbidden: " + why)
+            kind = TMessageType.EXCEPTION
+        oprot.writeMessageBegin(name, kind, seqid)
+        answer.write(oprot)
+        oprot.writeMessageEnd()
+        oprot.trans.flush()
+        return True
+
+
+def guard_application(security: Security, participant: str, processor: Any) -> Any:
+    """`processor` behind the roles; itself in plain text."""
+    if security.tls is None:
+        return processor
+    return _ApplicationGuard(security, participant, processor)

@@ -1,0 +1,16 @@
+// What may stand in a connection string that is given as a flag. Knows no connection.
+// docs/operations.md, "Security".
+#pragma once
+
+#include <string>
+
+#include "common/status.h"
+
+namespace troth {
+
+// kInvalid when `conninfo` (libpq's, or a URI) holds a secret: the arguments of a process are shown
+// to everybody by ps. The message says where secrets belong, and does not repeat them. What libpq
+// can't parse is left to the connection, which says why.
+Status CheckNoSecret(const std::string& conninfo);
+
+}  // namespace troth

@@ -1,0 +1,422 @@
+// Roles, certificates and the listener that asks for them, over real sockets; certificates are
+// made by scripts/dev-certs.
+#include "wire/security.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <thrift/TApplicationException.h>
+#include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TTransportException.h>
+
+#include "Participant.h"
+#include "wire/doorkeeper.h"
+#include "wire/guard.h"
+#include "wire/listener.h"
+#include "wire/socket.h"
+
+namespace troth {
+namespace {
+
+using apache::thrift::transport::TFramedTransport;
+using apache::thrift::transport::TTransport;
+using apache::thrift::transport::TTransportException;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+using testing::HasSubstr;
+
+// ---- Roles.
+
+std::string WhyNot(const Roles& roles, const std::string& name, Role role,
+                   const std::string& object = "") {
+  return roles.WhyNot(name, role, object).value_or("allowed");
+}
+
+TEST(RolesTest, SayWhoMayDoWhat) {
+  const Result<Roles> roles = Roles::Parse(
+      "# comment\n"
+      "teller client east west  # two of them\n"
+      "chief client *\n"
+      "east participant\n"
+      "two participant west north\n"
+      "bank coordinator bank\n"
+      "any coordinator\n"
+      "alice administrator\n"
+      "alice client east\n");
+  ASSERT_TRUE(roles.ok()) << roles.status().message();
+  EXPECT_EQ(WhyNot(*roles, "teller", Role::kClient), "allowed");
+  EXPECT_EQ(WhyNot(*roles, "teller", Role::kClient, "west"), "allowed");
+  EXPECT_THAT(WhyNot(*roles, "teller", Role::kClient, "north"),
+              HasSubstr("may not use participant 'north'"));
+  EXPECT_THAT(WhyNot(*roles, "teller", Role::kClient, "*"), HasSubstr("may not use"));
+  EXPECT_EQ(WhyNot(*roles, "chief", Role::kClient, "north"), "allowed");
+  EXPECT_EQ(WhyNot(*roles, "east", Role::kParticipant, "east"), "allowed");
+  EXPECT_THAT(WhyNot(*roles, "east", Role::kParticipant, "west"),
+              HasSubstr("not that of participant 'west'"));
+  EXPECT_EQ(WhyNot(*roles, "two", Role::kParticipant, "north"), "allowed");
+  EXPECT_THAT(WhyNot(*roles, "two", Role::kParticipant, "two"), HasSubstr("not that of"));
+  EXPECT_EQ(WhyNot(*roles, "bank", Role::kCoordinator, "bank-0123456789ab"), "allowed");
+  EXPECT_THAT(WhyNot(*roles, "bank", Role::kCoordinator, "other-0123456789ab"),
+              HasSubstr("not that of coordinator"));
+  EXPECT_EQ(WhyNot(*roles, "any", Role::kCoordinator, "other-0123456789ab"), "allowed");
+  EXPECT_EQ(WhyNot(*roles, "alice", Role::kAdministrator), "allowed");
+  EXPECT_EQ(WhyNot(*roles, "alice", Role::kClient, "east"), "allowed");
+  EXPECT_THAT(WhyNot(*roles, "alice", Role::kCoordinator), HasSubstr("role coordinator"));
+  EXPECT_THAT(WhyNot(*roles, "mallory", Role::kClient), HasSubstr("stands in no line"));
+  EXPECT_THAT(WhyNot(*roles, "", Role::kClient), HasSubstr("stands in no line"));
+}
+
+TEST(RolesTest, WrongLinesAreNamed) {
+  EXPECT_THAT(Roles::Parse("\nx king\n").status().message(), HasSubstr("line 2: 'king'"));
+  EXPECT_THAT(Roles::Parse("x\n").status().message(), HasSubstr("line 1: ''"));
+  EXPECT_THAT(Roles::Parse("x client\n").status().message(), HasSubstr("which participants"));
+  EXPECT_THAT(Roles::Parse("x administrator all\n").status().message(), HasSubstr("nothing"));
+}
+
+TEST(RolesTest, EveryServiceOfTheContractHasOne) {
+  std::size_t services = 0;
+  for (const char* unit : {"coordinator", "participant"}) {
+    std::ifstream file(std::string("thrift/") + unit + ".thrift");
+    for (std::string word; file >> word;) {
+      if (word != "service" || !(file >> word) || word[0] < 'A' || word[0] > 'Z') continue;
+      RoleForService(word);  // CHECKs
+      ++services;
+    }
+  }
+  EXPECT_EQ(services, 6u);
+}
+
+TEST(SecurityTest, PlainTextStaysOnThisMachine) {
+  Security plain{{}};
+  EXPECT_TRUE(plain.MayListen("127.0.0.1", "clients").ok());
+  EXPECT_TRUE(plain.MayListen("127.8.0.1", "clients").ok());
+  EXPECT_TRUE(plain.MayListen("::1", "clients").ok());
+  for (const char* host :
+       {"0.0.0.0", "::", "10.0.0.1", "example.org", "", "127.0.0.1.example.org"}) {
+    const Status refused = plain.MayListen(host, "clients");
+    EXPECT_EQ(refused.code(), Code::kForbidden) << host;
+    EXPECT_THAT(refused.message(), HasSubstr("--allow_plain_text"));
+  }
+  SecurityOptions allowed;
+  allowed.allow_plain_text = true;
+  EXPECT_TRUE(Security(allowed).MayListen("0.0.0.0", "clients").ok());
+}
+
+// ---- The doorkeeper.
+
+bool BrokenOff(int fd) {
+  char byte;
+  return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+TEST(DoorkeeperTest, BreaksTheOldestUnprovenOff) {
+  Doorkeeper doors(2, 1);
+  int a[2], b[2], c[2];
+  for (int* pair : {a, b, c}) ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  doors.Came(a[0]);
+  doors.Came(b[0]);
+  EXPECT_TRUE(doors.Proved(b[0], "teller"));
+  doors.Came(c[0]);
+  EXPECT_FALSE(BrokenOff(a[0]));
+  doors.Came(b[1]);
+  EXPECT_TRUE(BrokenOff(a[0]));
+  EXPECT_FALSE(BrokenOff(c[0]));
+  EXPECT_FALSE(doors.Proved(c[0], "teller"));  // one of that name is here
+  EXPECT_EQ(doors.counts().too_many, 1u);
+  doors.Leaves(b[0]);
+  EXPECT_TRUE(doors.Proved(b[1], "teller"));
+  EXPECT_EQ(doors.counts().broken_off, 1u);
+  for (const int* pair : {a, b, c}) close(pair[0]), close(pair[1]);
+}
+
+// ---- The listener.
+
+class Handler : public wire::ParticipantIf {
+ public:
+  void hello(wire::ParticipantHello& reply, std::int32_t) override {
+    reply.participant = CallerName();
+  }
+};
+
+class TlsTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    char name[] = "/tmp/troth-security-XXXXXX";
+    made_ = mkdtemp(name);
+    ASSERT_EQ(std::system(
+                  ("scripts/dev-certs " + made_ + "/certs --participant east 2>/dev/null").c_str()),
+              0);
+  }
+  static void TearDownTestSuite() { std::filesystem::remove_all(made_); }
+  void SetUp() override {
+    char name[] = "/tmp/troth-security-XXXXXX";
+    directory_ = mkdtemp(name);
+    std::filesystem::copy(made_ + "/certs", directory_);
+  }
+  void TearDown() override {
+    listener_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void MakeCertificates(const std::string& arguments, const std::string& under = "") {
+    const std::string made = "scripts/dev-certs " + directory_ + under + " " + arguments +
+                             " --participant east 2>/dev/null";
+    ASSERT_EQ(std::system(made.c_str()), 0) << made;
+  }
+  std::string Path(const std::string& name) const { return directory_ + "/" + name; }
+  TlsFiles Files(const std::string& name, const std::string& under = "") const {
+    const std::string at = directory_ + under + "/" + name;
+    return {at + ".pem", at + ".key", directory_ + under + "/ca.pem"};
+  }
+  void Write(const std::string& path, const std::string& text) {
+    std::ofstream(path + ".new") << text;
+    std::filesystem::rename(path + ".new", path);
+  }
+
+  void Listen(ListenerOptions options = {}) {
+    security_ = std::make_unique<Security>(SecurityOptions{Files("east"), Path("roles"), false});
+    ASSERT_TRUE(security_->CheckServer().ok()) << security_->CheckServer().message();
+    options.what = "applications";
+    options.security = security_.get();
+    auto processor = std::make_shared<wire::ParticipantProcessor>(std::make_shared<Handler>());
+    listener_ = std::make_unique<Listener>(
+        options, GuardApplication(security_.get(), "east", std::move(processor)));
+    ASSERT_TRUE(listener_->Start().ok());
+  }
+
+  struct Caller {
+    std::unique_ptr<TlsContext> tls;
+    std::shared_ptr<WireSocket> socket;
+    std::unique_ptr<wire::ParticipantClient> client;
+  };
+  // Throws what the socket throws.
+  Caller Connect(const TlsFiles& files, const std::string& host = "127.0.0.1") {
+    Caller caller;
+    caller.tls = std::make_unique<TlsContext>(files);
+    caller.socket = std::make_shared<WireSocket>(caller.tls.get(), host, listener_->port());
+    caller.socket->setConnTimeout(5'000);
+    caller.socket->setRecvTimeout(5'000);
+    caller.client = std::make_unique<wire::ParticipantClient>(
+        BoundedProtocol<TTransport>(std::make_shared<TFramedTransport>(caller.socket)));
+    caller.socket->open();
+    return caller;
+  }
+  // Who the listener takes us for; or why it does not.
+  std::string Hello(Caller* caller) {
+    try {
+      wire::ParticipantHello reply;
+      caller->client->hello(reply, 1);
+      return reply.participant;
+    } catch (const wire::Refused& refused) {
+      return "refused: " + refused.message;
+    } catch (const apache::thrift::TException& e) {
+      return std::string("lost: ") + e.what();
+    }
+  }
+  std::string Hello(const TlsFiles& files, const std::string& host = "127.0.0.1") {
+    try {
+      Caller caller = Connect(files, host);
+      return Hello(&caller);
+    } catch (const TTransportException& e) {
+      return std::string("lost: ") + e.what();
+    }
+  }
+  // How long until the other side closes; -1: not within 5 s.
+  std::int64_t MsUntilClosed(int fd) {
+    const auto from = steady_clock::now();
+    timeval limit{5, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    char bytes[256];
+    for (;;) {
+      const ssize_t got = recv(fd, bytes, sizeof bytes, 0);
+      if (got > 0) continue;
+      if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return -1;
+      return std::chrono::duration_cast<milliseconds>(steady_clock::now() - from).count();
+    }
+  }
+  int Dial() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(listener_->port()));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    return fd;
+  }
+
+  static inline std::string made_;
+  std::string directory_;
+  std::unique_ptr<Security> security_;
+  std::unique_ptr<Listener> listener_;
+};
+
+TEST_F(TlsTest, TellsTheCallersName) {
+  Listen();
+  EXPECT_EQ(Hello(Files("teller")), "teller");
+  EXPECT_EQ(Hello(Files("teller"), "localhost"), "teller");
+  EXPECT_EQ(CallerName(), "");
+}
+
+TEST_F(TlsTest, RefusesWhoHasAnotherRole) {
+  Listen();
+  EXPECT_THAT(Hello(Files("admin")), HasSubstr("refused: certificate 'admin' has not the role"));
+  EXPECT_THAT(Hello(Files("coordinator")), HasSubstr("refused"));
+}
+
+TEST_F(TlsTest, RefusesAnotherAuthority) {
+  Listen();
+  MakeCertificates("", "/other");
+  TlsFiles mixed = Files("teller", "/other");
+  EXPECT_THAT(Hello(mixed), HasSubstr("certificate"));  // we do not believe the server
+  mixed.authorities = Path("ca.pem");
+  EXPECT_THAT(Hello(mixed), HasSubstr("lost"));  // nor it us
+  EXPECT_EQ(Hello(Files("teller")), "teller");
+}
+
+TEST_F(TlsTest, TheServersCertificateMustNameTheHost) {
+  MakeCertificates("--host elsewhere.example");
+  Listen();
+  EXPECT_THAT(Hello(Files("teller")), HasSubstr("IP address mismatch"));
+  EXPECT_THAT(Hello(Files("teller"), "localhost"), HasSubstr("hostname mismatch"));
+}
+
+TEST_F(TlsTest, AClientsCertificateServesNobody) {
+  Listen();
+  SecurityOptions options{Files("teller"), Path("roles"), false};
+  options.tls = Files("teller");
+  Security wrong(options);
+  ListenerOptions listening;
+  listening.security = &wrong;
+  listener_ = std::make_unique<Listener>(
+      listening, std::make_shared<wire::ParticipantProcessor>(std::make_shared<Handler>()));
+  ASSERT_TRUE(listener_->Start().ok());
+  EXPECT_THAT(Hello(Files("teller")), HasSubstr("purpose"));
+}
+
+TEST_F(TlsTest, ReadsCertificatesAnewForNewConnections) {
+  Listen();
+  Caller before = Connect(Files("teller"));
+  ASSERT_EQ(Hello(&before), "teller");
+  // Another authority, and all that it signs, takes the place of the former.
+  MakeCertificates("", "/other");
+  const TlsFiles former = Files("teller");
+  std::filesystem::copy(former.certificate, Path("former.pem"));
+  std::filesystem::copy(former.key, Path("former.key"));
+  for (const char* name : {"ca.pem", "east.pem", "east.key"}) {
+    std::filesystem::rename(directory_ + "/other/" + name, Path(name));
+  }
+  TlsFiles fresh = Files("teller", "/other");
+  fresh.authorities = Path("ca.pem");
+  EXPECT_EQ(Hello(fresh), "teller");
+  EXPECT_THAT(Hello({Path("former.pem"), Path("former.key"), Path("ca.pem")}), HasSubstr("lost"));
+  EXPECT_EQ(Hello(&before), "teller");
+  // Half a file changes nothing.
+  Write(Path("east.pem"), "-----BEGIN CERT");
+  EXPECT_EQ(Hello(fresh), "teller");
+}
+
+TEST_F(TlsTest, ReadsRolesAnewForOpenConnectionsToo) {
+  Listen();
+  Caller caller = Connect(Files("teller"));
+  ASSERT_EQ(Hello(&caller), "teller");
+  Write(Path("roles"), "teller client west\n");
+  std::string said;
+  for (const auto end = steady_clock::now() + milliseconds(5'000); steady_clock::now() < end;) {
+    said = Hello(&caller);
+    if (said != "teller") break;
+  }
+  EXPECT_THAT(said, HasSubstr("refused: certificate 'teller' may not use participant 'east'"));
+}
+
+TEST_F(TlsTest, SaysWhatIsWrongWithFiles) {
+  const auto check = [](const SecurityOptions& options) {
+    return Security(options).CheckServer().message();
+  };
+  const TlsFiles good = Files("east");
+  EXPECT_THAT(check({good, "", false}), HasSubstr("--tls_roles"));
+  EXPECT_THAT(check({{}, Path("roles"), false}), HasSubstr("--tls_cert"));
+  EXPECT_THAT(check({{good.certificate, "", ""}, Path("roles"), false}), HasSubstr("all three"));
+  EXPECT_THAT(
+      check({{good.certificate, Path("teller.key"), good.authorities}, Path("roles"), false}),
+      HasSubstr("mismatch"));
+  EXPECT_THAT(check({{Path("none"), good.key, good.authorities}, Path("roles"), false}),
+              HasSubstr("--tls_cert '" + Path("none")));
+  std::filesystem::permissions(good.key, std::filesystem::perms(0644));
+  EXPECT_THAT(check({good, Path("roles"), false}), HasSubstr("chmod 600"));
+}
+
+TEST_F(TlsTest, WhoSaysNothingIsNotWaitedFor) {
+  ListenerOptions options;
+  options.handshake_ms = 300;
+  options.frame_ms = 300;
+  Listen(options);
+  const int silent = Dial();
+  EXPECT_GE(MsUntilClosed(silent), 200);
+  close(silent);
+  const int garbage = Dial();
+  ASSERT_EQ(send(garbage, "GET / HTTP/1.0\r\n\r\n", 18, MSG_NOSIGNAL), 18);
+  EXPECT_GE(MsUntilClosed(garbage), 0);
+  close(garbage);
+  // Half a frame, and then nothing.
+  Caller half = Connect(Files("teller"));
+  ASSERT_TRUE(half.socket->GiveNow("\0\0\0\x40xyz", 7));
+  const auto from = steady_clock::now();
+  char byte;
+  while (half.socket->TakeNow(&byte, 1) == 0 && steady_clock::now() - from < milliseconds(5'000)) {
+    std::this_thread::yield();
+  }
+  EXPECT_LT(steady_clock::now() - from, milliseconds(5'000));
+  EXPECT_EQ(Hello(Files("teller")), "teller");
+}
+
+TEST_F(TlsTest, OneCertificateHasItsShare) {
+  ListenerOptions options;
+  options.max_per_certificate = 2;
+  Listen(options);
+  Caller first = Connect(Files("teller")), second = Connect(Files("teller"));
+  EXPECT_EQ(Hello(&first), "teller");
+  EXPECT_EQ(Hello(&second), "teller");
+  EXPECT_THAT(Hello(Files("teller")), HasSubstr("lost"));
+  EXPECT_THAT(Hello(Files("admin")), HasSubstr("refused"));  // another's: it is heard
+  first.socket->close();
+  std::string said;
+  for (const auto end = steady_clock::now() + milliseconds(5'000); steady_clock::now() < end;) {
+    said = Hello(Files("teller"));
+    if (said == "teller") break;
+  }
+  EXPECT_EQ(said, "teller");
+}
+
+TEST_F(TlsTest, ReadsWithoutWaiting) {
+  Listen();
+  Caller caller = Connect(Files("teller"));
+  EXPECT_TRUE(caller.socket->Quiet());
+  char byte;
+  EXPECT_EQ(caller.socket->TakeNow(&byte, 1), 0);
+  caller.client->send_hello(1);
+  for (const auto end = steady_clock::now() + milliseconds(5'000);
+       caller.socket->Quiet() && steady_clock::now() < end;) {
+    std::this_thread::yield();
+  }
+  // One byte of the record: OpenSSL holds the rest, and no descriptor tells.
+  ASSERT_EQ(caller.socket->TakeNow(&byte, 1), 1);
+  EXPECT_FALSE(caller.socket->Quiet());
+  std::size_t rest = 0;
+  while (caller.socket->TakeNow(&byte, 1) == 1) ++rest;
+  EXPECT_GT(rest, 4u);
+  EXPECT_TRUE(caller.socket->Quiet());
+  listener_->Stop();
+  EXPECT_EQ(caller.socket->TakeNow(&byte, 1), -1);
+}
+
+}  // namespace
+}  // namespace troth
