@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "wire/tls.h"
+#include "wire/security_options.h"
 
 namespace troth {
 

@@ -24,6 +24,7 @@
 #include "client/transaction.h"
 #include "common/status.h"
 #include "coordinator_types.h"
+#include "wire/security_options.h"
 
 namespace troth {
 

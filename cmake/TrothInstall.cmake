@@ -47,7 +47,7 @@ troth_manual_page(troth-conformance.1 troth-conformance python)
 # ---- The C++ libraries: static, for their binary interface is not promised yet. In the order of
 # linking; those of the participant come before those of the client. CMake names what is missing here
 # when a library of theirs comes to need another.
-set(client_libraries client protocol sql_thrift thrift common)
+set(client_libraries client security protocol sql_thrift thrift common)
 set(participant_libraries participant participant_inspection postgres branch_table monitoring wire vote_mac)
 foreach(side client participant)
   set(archives)
@@ -74,10 +74,11 @@ install(FILES packaging/troth-config.cmake ${PROJECT_BINARY_DIR}/packaging/troth
 
 # The headers an application includes, and those that these include; tests/packages/run compiles
 # each alone. An application's own IDL includes the contract and is generated against it.
-foreach(room client common participant)
+foreach(room client common participant wire)
   set(headers_of_client address.h client.h outcome.h transaction.h)
   set(headers_of_common status.h)
   set(headers_of_participant branch_counts.h options.h participant.h)
+  set(headers_of_wire security_options.h)
   list(TRANSFORM headers_of_${room} PREPEND ${room}/)
   install(FILES ${headers_of_${room}} DESTINATION include/troth/${room} COMPONENT dev)
 endforeach()

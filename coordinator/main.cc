@@ -35,7 +35,9 @@ DEFINE_int32(http_port, -1,
              "one, -1: none");
 DEFINE_string(port_file, "", "written when ready: JSON with pid, ports and the coordinator's id");
 DEFINE_int32(max_clients, 1100, "connections of applications at once");
-DEFINE_int32(max_per_certificate, 0, "of these, connections of one certificate; 0: three quarters");
+DEFINE_int32(max_per_certificate, 0,
+             "connections of applications at once with one certificate; 0: three quarters of "
+             "--max_clients");
 DEFINE_int32(max_peers, 256, "connections of participants at once");
 DEFINE_int64(idle_ms, 300000, "a connection silent for so long is closed");
 DEFINE_int64(lease_ms, 30000, "length of a lease of ids; also the longest a transaction may last");

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "wire/security.h"
+#include "wire/security_options.h"
 
 namespace troth {
 

@@ -14,6 +14,7 @@
 
 #include "common/program.h"
 #include "common/service_manager.h"
+#include "participant/conninfo.h"
 #include "participant/sql_service.h"
 #include "wire/main_flags.h"
 
@@ -171,6 +172,9 @@ int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(troth::kUsage, &argc, &argv)) return *done;
   if (argc > 1) return troth::Wrong(std::string("'") + argv[1] + "' is no flag");
   if (FLAGS_conninfo.empty()) return troth::Wrong("--conninfo is required");
+  if (const troth::Status fit = troth::CheckNoSecret(FLAGS_conninfo); !fit.ok()) {
+    return troth::Wrong(fit.message());
+  }
   if (FLAGS_name.empty() && !FLAGS_check) return troth::Wrong("--name is required");
   if (FLAGS_statements.empty() && (!FLAGS_free_sql || FLAGS_check)) {
     return troth::Wrong("--statements names the file of allowed statements (or give --free_sql)");

@@ -1,7 +1,8 @@
 /**
  * What a coordinator offers: to applications (Coordinator), to participants
  * (CoordinatorPeer) and to administrators (CoordinatorAdmin). Each service has a listener
- * of its own, so that a full one never blocks another.
+ * of its own, so that a full one never blocks another. With TLS each call needs the role of its
+ * service, else FORBIDDEN (docs/operations.md, "Security").
  */
 include "troth.thrift"
 include "participant.thrift"
@@ -111,7 +112,10 @@ struct ParticipantAddress {
   5: required bool up,
 }
 
-/** For applications. Every call but `lease` is safe to repeat. */
+/**
+ * For applications (role client). Every call but `lease` is safe to repeat. `commit` and `abort` may
+ * name only participants that the caller's certificate may use.
+ */
 service Coordinator {
   /** First call on a connection. */
   CoordinatorHello hello(1: ClientHello client) throws (1: troth.Refused refused),
@@ -217,7 +221,10 @@ struct Answer {
   5: optional i64 position,
 }
 
-/** For participants. Every call is safe to repeat. Inquiries are never refused for load. */
+/**
+ * For participants (role participant, and only under the names of the caller's certificate). Every
+ * call is safe to repeat. Inquiries are never refused for load.
+ */
 service CoordinatorPeer {
   Enrolled enroll(1: Enrolment enrolment) throws (1: troth.Refused refused),
 
@@ -367,7 +374,7 @@ struct Resolution {
   3: required TransactionReport report,
 }
 
-/** For administrators. */
+/** For administrators (role administrator). */
 service CoordinatorAdmin {
   /**
    * Transactions that are undecided, or decided and not applied everywhere, and prepared branches

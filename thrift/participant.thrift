@@ -22,7 +22,9 @@ struct ParticipantHello {
 /**
  * Extended by an application's own service, whose calls take a troth.Context and return a
  * struct with a troth.Branch. Work is not safe to repeat under the same number: a client
- * that lost a reply aborts the transaction.
+ * that lost a reply aborts the transaction. With TLS, all of it is for clients (role client) that
+ * may use this participant: `hello` is refused with FORBIDDEN, other calls with a
+ * TApplicationException, as their own exceptions are not known here.
  */
 service Participant {
   /** First call on a connection; `version` is the caller's. Safe to repeat. */
@@ -74,7 +76,8 @@ struct FinishReply {
 }
 
 /**
- * For coordinators. Both calls are safe to repeat, take at most 512 entries, answer in the
+ * For coordinators (role coordinator, and only as a sender that the caller's certificate may be; else
+ * FORBIDDEN). Both calls are safe to repeat, take at most 512 entries, answer in the
  * order of the request, and wait a few milliseconds at most for slow entries.
  * A sender of an ended epoch is refused (STALE_EPOCH).
  */
@@ -172,7 +175,8 @@ struct Diagnosis {
   3: required i64 unix_ms,
 }
 
-/** For administrators; on the peer listener, guarded by certificate. */
+/** For administrators (role administrator), on the peer listener; `prepared`, `settle` and `diagnose` are for
+    coordinators too, which an administrator asks. */
 service ParticipantAdmin {
   ParticipantStatusReport status() throws (1: troth.Refused refused),
   list<BranchStatus> branches(1: i32 limit) throws (1: troth.Refused refused),

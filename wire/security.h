@@ -12,20 +12,10 @@
 
 #include "common/status.h"
 #include "common/thread_annotations.h"
+#include "wire/security_options.h"
 #include "wire/tls.h"
 
 namespace troth {
-
-// Paths only: nothing in here is secret. Without files of TLS all traffic is plain text.
-struct SecurityOptions {
-  // Certificate (with those between it and the authority, if any), private key, and the
-  // certificates of the authorities that callers and called are vouched for by. PEM; all or none.
-  TlsFiles tls;
-  // Who may do what; processes that serve need it with TLS.
-  std::string roles;
-  // Plain text on other addresses than this machine's own.
-  bool allow_plain_text = false;
-};
 
 enum class Role : std::uint8_t { kClient, kParticipant, kCoordinator, kAdministrator };
 inline constexpr int kRoleCount = 4;

@@ -8,16 +8,12 @@
 
 #include "common/status.h"
 #include "common/thread_annotations.h"
+#include "wire/security_options.h"
 
 struct ssl_st;      // OpenSSL's SSL
 struct ssl_ctx_st;  // and SSL_CTX
 
 namespace troth {
-
-struct TlsFiles {
-  std::string certificate, key, authorities;  // PEM
-  bool none() const { return certificate.empty() && key.empty() && authorities.empty(); }
-};
 
 // Tells a file from what it was before: replaced, rewritten, gone.
 struct FileStamp {

@@ -16,6 +16,7 @@
 #include "BankBranch.h"
 #include "common/program.h"
 #include "examples/bank/schema.h"
+#include "participant/conninfo.h"
 #include "participant/participant.h"
 #include "wire/main_flags.h"
 
@@ -323,6 +324,10 @@ int main(int argc, char** argv) {
       std::cerr << "bank-branch: --" << flag << " is required; see --help\n";
       return 2;
     }
+  }
+  if (const troth::Status fit = troth::CheckNoSecret(FLAGS_conninfo); !fit.ok()) {
+    std::cerr << "bank-branch: " << fit.message() << "\n";
+    return 2;
   }
   return FLAGS_init ? troth::bank::Init() : troth::bank::Run();
 }

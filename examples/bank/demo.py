@@ -72,7 +72,7 @@ class Bank:
             thread.join()
         wal = self.dir / "wal"
         wal.mkdir()
-        if self.certificates is not None:
+        if self.certificates is not None and not self.certificates.exists():
             participants = [word for name in self.names for word in ("--participant", name)]
             subprocess.run([str(ROOT / "scripts" / "dev-certs"), str(self.certificates),
                             *participants], check=True, stderr=subprocess.DEVNULL)

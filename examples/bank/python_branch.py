@@ -181,6 +181,8 @@ def flags(arguments):
     for name in ("conninfo", "name"):
         if not getattr(options, name) and not (options.init and name == "name"):
             parser.error(f"--{name} is required; see --help")
+    if "password" in psycopg2.extensions.parse_dsn(options.conninfo):
+        parser.error("--conninfo holds a password, which ps shows to everybody: put it into ~/.pgpass")
     return options
 
 

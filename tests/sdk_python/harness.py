@@ -118,7 +118,21 @@ def python_branch(name, conninfo, coordinators, directory, failpoints="", may_di
     return Process(command, directory, failpoints, may_die=may_die)
 
 
-def start_coordinator(directory):
+def make_certificates(directory, *names):
+    """With scripts/dev-certs; `names` are its options."""
+    subprocess.run([str(ROOT / "scripts" / "dev-certs"), str(directory), *names], check=True,
+                   stderr=subprocess.DEVNULL)
+
+
+def tls_flags(directory, name):
+    """Of a process that serves with that certificate; none without a directory."""
+    if directory is None:
+        return {}
+    return {"tls_cert": f"{directory}/{name}.pem", "tls_key": f"{directory}/{name}.key",
+            "tls_ca": f"{directory}/ca.pem", "tls_roles": f"{directory}/roles"}
+
+
+def start_coordinator(directory, **flags):
     """The real one, with a new log. None when it was never built."""
     program = find_program("troth-coordinator")
     if program is None:
@@ -126,11 +140,12 @@ def start_coordinator(directory):
     wal = pathlib.Path(directory) / "wal"
     subprocess.run([str(program), "--init", "--wal_dir", str(wal), "--name", "test"], check=True,
                    stdout=subprocess.DEVNULL)
-    return restart_coordinator(directory)
+    return restart_coordinator(directory, **flags)
 
 
-def restart_coordinator(directory, failpoints="", peer_port=0, client_port=0):
+def restart_coordinator(directory, failpoints="", peer_port=0, client_port=0, **flags):
     program = find_program("troth-coordinator")
     wal = pathlib.Path(directory) / "wal"
     return Process([program, "--wal_dir", wal, "--client_port", client_port, "--peer_port",
-                    peer_port, "--admin_port", 0], directory, failpoints)
+                    peer_port, "--admin_port", 0,
+                    *(f"--{flag}={value}" for flag, value in flags.items())], directory, failpoints)

@@ -12,6 +12,9 @@ import unittest
 
 import harness
 from harness import troth, until
+from thrift.Thrift import TApplicationException
+from troth.connection import Connection, NotSent, Unanswered
+from troth.wire.values.ttypes import Reason, Refused
 from troth_bank import BankBranch
 from troth_bank.ttypes import Leg
 
@@ -22,19 +25,27 @@ ACCOUNTS = 8
 @unittest.skipUnless(harness.find_program("troth-coordinator") and
                      harness.find_program("bank-branch"), "the C++ programs are not built")
 class Together(unittest.TestCase):
+    tls = False
+
     def setUp(self):
         self.directory = tempfile.TemporaryDirectory(prefix="troth-together-")
+        self.certificates = None
+        if self.tls:
+            self.certificates = f"{self.directory.name}/certificates"
+            harness.make_certificates(self.certificates, "--participant", "python", "--participant",
+                                      "cpp")
         self.cluster = harness.private_cluster.Cluster(
             "together", max_prepared_transactions=600).start()
         self.banks = {name: harness.make_bank(self.cluster, name, ACCOUNTS)
                       for name in ("python", "cpp")}
         self.processes = {}
-        self.processes["coordinator"] = harness.start_coordinator(self.directory.name)
+        self.processes["coordinator"] = harness.start_coordinator(
+            self.directory.name, **harness.tls_flags(self.certificates, "coordinator"))
         ports = self.processes["coordinator"].ports
         self.ports = {"client_port": ports["client_port"], "peer_port": ports["peer_port"]}
         self.start("python")
         self.start("cpp")
-        self.client = troth.Client([f"127.0.0.1:{self.ports['client_port']}"])
+        self.client = self.client_of("teller")
         until(lambda: sum(place.up for place in self.client.resolve()) == 2, 20, "both are up")
 
     def tearDown(self):
@@ -43,16 +54,24 @@ class Together(unittest.TestCase):
         self.cluster.stop()
         self.directory.cleanup()
 
+    def client_of(self, name):
+        files = None if self.certificates is None else troth.TlsFiles(
+            f"{self.certificates}/{name}.pem", f"{self.certificates}/{name}.key",
+            f"{self.certificates}/ca.pem")
+        return troth.Client([f"127.0.0.1:{self.ports['client_port']}"], tls=files)
+
     def start(self, name):
+        flags = harness.tls_flags(self.certificates, name)
         peer = f"127.0.0.1:{self.ports['peer_port']}"
         if name == "coordinator":
-            process = harness.restart_coordinator(self.directory.name, "", **self.ports)
+            process = harness.restart_coordinator(self.directory.name, "", **self.ports, **flags)
         elif name == "python":
-            process = harness.python_branch(name, self.banks[name], peer, self.directory.name)
+            process = harness.python_branch(name, self.banks[name], peer, self.directory.name, **flags)
         else:
             process = harness.Process([
                 harness.find_program("bank-branch"), "--name", name, "--conninfo",
-                self.banks[name], "--coordinators", peer], self.directory.name)
+                self.banks[name], "--coordinators", peer,
+                *(f"--{flag}={value}" for flag, value in flags.items())], self.directory.name)
         self.processes[name] = process
 
     def books(self, name):
@@ -140,6 +159,32 @@ class Together(unittest.TestCase):
         print(f"together: kills={kills} {kinds}", file=sys.stderr)
         self.assertGreater(kinds["committed"], 10)
         self.check(outcomes)
+
+
+class TogetherOverTls(Together):
+    """The same with certificates; and the Python branch refuses the wrong ones."""
+
+    tls = True
+
+    def test_certificates_of_other_roles_are_refused(self):
+        self.assertTrue(self.transfer(1).committed)
+        places = {place.participant: place for place in self.client.resolve()}
+        for name in self.banks:
+            address = (places[name].host, places[name].port)
+            for role in ("admin", "coordinator", "cpp" if name == "python" else "python"):
+                connection = Connection(address, 5_000, self.client_of(role)._tls)  # pylint: disable=protected-access
+                with self.assertRaises(Refused) as caught:
+                    connection.call(5_000, lambda protocol: BankBranch.Client(protocol).hello(1))
+                self.assertEqual(caught.exception.reason, Reason.FORBIDDEN)
+                with self.assertRaises(TApplicationException) as caught:
+                    connection.call(5_000, lambda protocol: BankBranch.Client(protocol).accounts(0, 1))
+                self.assertIn("forbidden", str(caught.exception))
+        plain = Connection(address, 5_000)
+        with self.assertRaises((Unanswered, NotSent)):
+            plain.call(5_000, lambda protocol: BankBranch.Client(protocol).hello(1))
+        with self.assertRaises(troth.NotAnswered) as caught:
+            self.client_of("admin").transaction()
+        self.assertIn("has not the role client", str(caught.exception))
 
 
 if __name__ == "__main__":
