@@ -15,7 +15,7 @@ _trothctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
   local commands='status list show trace why resolve heuristics participants drain doctor audit
     accept-gap discard-report wal'
-  local flags='--coordinator --json --help --version'
+  local flags='--coordinator --json --help --version --tls_cert --tls_key --tls_ca'
   local command='' word i
   for ((i = 1; i < COMP_CWORD; ++i)); do
     word=${COMP_WORDS[i]}
@@ -27,6 +27,9 @@ _trothctl() {
   case $previous in
     --participant | forget | rebind | discard-report)
       COMPREPLY=($(compgen -W "$(_trothctl_ask participant participants)" -- "$current"))
+      return ;;
+    --tls_cert | --tls_key | --tls_ca)
+      COMPREPLY=($(compgen -f -- "$current"))
       return ;;
     --coordinator | --reason | --who | --token | --limit | --older_than | --database | --wait_s)
       COMPREPLY=()

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "wire/certificate_finding.h"
+
 namespace troth {
 namespace {
 
@@ -112,6 +114,7 @@ std::vector<wire::Finding> DiagnoseCoordinator(const DiagnosisOptions& options,
   LookAtDisk(options, &findings);
   LookAtFlags(options, &findings);
   LookAtClock(&findings);
+  if (auto found = LookAtCertificate(options.security)) findings.list.push_back(*std::move(found));
   return findings.list;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator_types.h"
+#include "wire/security.h"
 
 namespace troth {
 
@@ -19,6 +20,7 @@ struct DiagnosisOptions {
   std::int64_t record_retention_ms = 0;
   std::int64_t outcome_retention_ms = 0;
   std::uint64_t segment_bytes = 0;
+  Security* security = nullptr;
 };
 
 // `state` as /readyz tells it. Blocks for two looks at the file system.

@@ -221,10 +221,10 @@ int Serve() {
       {id, random.substr(4), FLAGS_host, FLAGS_client_port, FLAGS_peer_port, FLAGS_admin_port,
        FLAGS_max_clients, FLAGS_max_peers, 16, static_cast<int>(FLAGS_idle_ms), &monitoring,
        &inspection,
-       [&monitoring] {
+       [&monitoring, &security] {
          return troth::DiagnoseCoordinator(
              {FLAGS_wal_dir, FLAGS_host, FLAGS_http_port, FLAGS_lease_ms, FLAGS_record_retention_ms,
-              FLAGS_outcome_retention_ms, FLAGS_wal_segment_bytes},
+              FLAGS_outcome_retention_ms, FLAGS_wal_segment_bytes, &security},
              monitoring.State());
        },
        FLAGS_slow_ms, &security, FLAGS_max_per_certificate},

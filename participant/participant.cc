@@ -28,6 +28,7 @@
 #include "participant/postgres_errors.h"
 #include "participant/sweep.h"
 #include "troth_constants.h"
+#include "wire/certificate_finding.h"
 #include "wire/guard.h"
 #include "wire/listener.h"
 
@@ -160,7 +161,7 @@ class ParticipantProcess : public Participant {
                  [this](const auto& id, std::uint32_t xid, bool commit, const auto& order) {
                    return Settle(id, xid, commit, order);
                  },
-                 [this] { return DiagnoseDatabase(options_, kLookTime); }} {
+                 [this] { return Diagnose(); }} {
     // Before any listener: whoever calls finds them.
     for (const std::string& address : options_.coordinators) {
       links_.push_back(std::make_unique<CoordinatorLink>(
@@ -205,6 +206,7 @@ class ParticipantProcess : public Participant {
   wire::Branch ExecuteIn(const wire::Context& context, bool one_statement, const SessionWork& work);
 
   wire::ParticipantStatusReport Report();
+  std::vector<wire::Finding> Diagnose();
   Result<std::vector<wire::PreparedBranch>> LookAt(const std::vector<std::string>& ids,
                                                    std::size_t limit) const;
   Result<FinishResult> Settle(const std::string& id, std::uint32_t xid, bool commit,
@@ -336,6 +338,12 @@ CoordinatorLink* ParticipantProcess::LinkOf(const std::string& coordinator) cons
     if (link->coordinator() == coordinator) return link.get();
   }
   return nullptr;
+}
+
+std::vector<wire::Finding> ParticipantProcess::Diagnose() {
+  std::vector<wire::Finding> findings = DiagnoseDatabase(options_, kLookTime);
+  if (auto found = LookAtCertificate(&security_)) findings.push_back(*std::move(found));
+  return findings;
 }
 
 wire::ParticipantStatusReport ParticipantProcess::Report() {

@@ -147,6 +147,18 @@ Result<ssl_st*> TlsContext::Connection(const std::string& host) {
   return Status(Code::kInvalid, "TLS: '" + host + "' is no name and no address");
 }
 
+Result<std::int64_t> TlsContext::SecondsLeft() {
+  TROTH_RETURN_IF_ERROR(Load());
+  MutexLock lock(&mutex_);
+  const X509* const certificate = SSL_CTX_get0_certificate(context_);
+  int days = 0, seconds = 0;
+  if (certificate == nullptr ||
+      ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(certificate)) != 1) {
+    return Useless("--tls_cert", files_.certificate, "its end cannot be read");
+  }
+  return std::int64_t{days} * 86'400 + seconds;
+}
+
 Result<std::string> PeerName(ssl_st* connection) {
   X509* const certificate = SSL_get0_peer_certificate(connection);
   if (certificate == nullptr) return Status(Code::kForbidden, "no certificate was shown");

@@ -44,6 +44,9 @@ class TlsContext {
   // certificate; empty: we are called.
   Result<ssl_st*> Connection(const std::string& host) TROTH_EXCLUDES(mutex_);
 
+  // Seconds until our own certificate ends, of what Load finds; negative: it has.
+  Result<std::int64_t> SecondsLeft() TROTH_EXCLUDES(mutex_);
+
  private:
   using Stamps = std::array<FileStamp, 3>;
   Result<ssl_ctx_st*> Read() const;

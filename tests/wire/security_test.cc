@@ -19,6 +19,7 @@
 #include <thrift/transport/TTransportException.h>
 
 #include "Participant.h"
+#include "wire/certificate_finding.h"
 #include "wire/doorkeeper.h"
 #include "wire/guard.h"
 #include "wire/listener.h"
@@ -33,6 +34,7 @@ using apache::thrift::transport::TTransportException;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 // ---- Roles.
 
@@ -352,6 +354,20 @@ TEST_F(TlsTest, SaysWhatIsWrongWithFiles) {
               HasSubstr("--tls_cert '" + Path("none")));
   std::filesystem::permissions(good.key, std::filesystem::perms(0644));
   EXPECT_THAT(check({good, Path("roles"), false}), HasSubstr("chmod 600"));
+}
+
+TEST_F(TlsTest, TellsForHowLongItsCertificateIsGood) {
+  const auto verdict = [this](const std::string& under) {
+    Security security({Files("east", under), Path("roles"), false});
+    const auto finding = LookAtCertificate(&security);
+    return finding->verdict + ": " + finding->what + "; " + finding->advice;
+  };
+  EXPECT_THAT(verdict(""), StartsWith("good: it ends in "));
+  MakeCertificates("--days 3", "/soon");
+  EXPECT_THAT(verdict("/soon"), StartsWith("warning: it ends in 2 days; put a new one"));
+  EXPECT_THAT(verdict("/none"), StartsWith("wrong: "));
+  Security plain{{}};
+  EXPECT_FALSE(LookAtCertificate(&plain).has_value());
 }
 
 TEST_F(TlsTest, WhoSaysNothingIsNotWaitedFor) {
