@@ -11,6 +11,7 @@
 #include "cli/report_text.h"
 #include "cli/table.h"
 #include "common/transaction_id.h"
+#include "participant/conninfo.h"
 #include "participant/inspection_service.h"
 #include "wire/report_json.h"
 
@@ -97,7 +98,7 @@ void LookIntoDatabases(const ControlOptions& options, wire::TransactionReport* r
     if (!held.ok()) {
       branch.unseen += "; and its database at " + branch.database_address +
                        " cannot be asked: " + held.status().message() +
-                       " (--database 'user=... password=...' says how)";
+                       " (--database 'user=... passfile=...' says how)";
       continue;
     }
     branch.__isset.unseen = false;
@@ -192,6 +193,10 @@ int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
   if (arguments.size() != 1) return Usage("why ID|GID [--database CONNINFO]");
   const std::optional<Asked> asked = ParseAsked(arguments[0]);
   if (!asked) return NoId(arguments[0]);
+  if (const Status secret = CheckNoSecret(options.database); !secret.ok()) {
+    std::cerr << "trothctl: --database: " << secret.message() << "\n";
+    return 2;
+  }
   wire::TransactionReport report;
   int code = Call(options, [&](wire::CoordinatorAdminClient* admin) {
     admin->inspect(report, asked->transaction_id);

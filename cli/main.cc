@@ -18,7 +18,7 @@ DEFINE_bool(in_doubt, false, "list: also what participants hold prepared, and wh
 DEFINE_string(older_than, "", "list: only what is older: 500ms, 30s, 5min, 2h");
 DEFINE_string(participant, "", "list: only where this participant is unfinished");
 DEFINE_string(database, "",
-              "why: words of a connection string (user=... password=...) for the database of a "
+              "why: words of a connection string (user=... passfile=...) for the database of a "
               "participant that is lost; host and port are known");
 DEFINE_bool(commit, false, "resolve: commit it");
 DEFINE_bool(abort, false, "resolve: abort it");

@@ -45,6 +45,15 @@ class OperatorTest(unittest.TestCase):
                      self.stuck.bank.clusters["east"].conninfo("bank").split())
         return " ".join(f"{k}={v}" for k, v in words.items() if k in ("user", "password"))
 
+    def test_a_password_is_not_for_ps(self):
+        refused = subprocess.run(
+            [f"{BIN}/trothctl", "why", "troth:east:bank-0123456789ab.1-00000000.1",
+             "--database", "user=x password=s3cret"],
+            capture_output=True, text=True, check=False)
+        self.assertEqual(refused.returncode, 2, refused.stderr)
+        self.assertIn("passfile", refused.stderr)
+        self.assertNotIn("s3cret", refused.stdout + refused.stderr)
+
     def test_two_commands(self):
         """What is stuck, why, since when, and whom it blocks."""
         stuck = self.stuck
