@@ -6,16 +6,19 @@
 namespace troth {
 namespace {
 
-constexpr std::int64_t kDay = 86'400;
+constexpr std::int64_t kHour = 3'600;
+constexpr std::int64_t kDay = 24 * kHour;
 constexpr std::int64_t kSoon = 14 * kDay;
+
+std::string Count(std::int64_t n, const char* of) {
+  return std::to_string(n) + " " + of + (n == 1 ? "" : "s");
+}
 
 }  // namespace
 
-std::optional<wire::Finding> LookAtCertificate(Security* security) {
-  if (security == nullptr || security->tls() == nullptr) return std::nullopt;
+wire::Finding FindingOfCertificate(const Result<std::int64_t>& left) {
   wire::Finding finding;
   finding.about = "certificate";
-  const Result<std::int64_t> left = security->tls()->SecondsLeft();
   if (!left.ok()) {
     finding.verdict = "wrong";
     finding.what = left.status().message();
@@ -23,12 +26,18 @@ std::optional<wire::Finding> LookAtCertificate(Security* security) {
     return finding;
   }
   finding.verdict = *left <= 0 ? "wrong" : *left < kSoon ? "warning" : "good";
-  finding.what = *left <= 0 ? "it has ended: nobody is let in"
-                            : "it ends in " + std::to_string(*left / kDay) + " days";
+  finding.what = *left <= 0     ? "it has ended: nobody is let in"
+                 : *left < kDay ? "it ends in " + Count(*left / kHour, "hour")
+                                : "it ends in " + Count(*left / kDay, "day");
   if (*left < kSoon) {
     finding.advice = "put a new one in its place, by mv: it is read with the next connection";
   }
   return finding;
+}
+
+std::optional<wire::Finding> LookAtCertificate(Security* security) {
+  if (security == nullptr || security->tls() == nullptr) return std::nullopt;
+  return FindingOfCertificate(security->tls()->SecondsLeft());
 }
 
 }  // namespace troth
