@@ -431,7 +431,9 @@ class AdminHandler : public wire::CoordinatorAdminIf {
   void resolve(wire::Resolution& reply, const wire::ResolveRequest& request) override {
     Result<wire::TransactionReport> report = Looking().Inspect(request.transaction_id);
     if (!report.ok()) Throw(Reason::kInvalid, report.status().message());
-    const ResolvePlan plan = PlanResolve(*report, request);
+    wire::ResolveRequest order = request;
+    if (rep_->tls()) order.who = GiverOf(CallerName(), request.who);
+    const ResolvePlan plan = PlanResolve(*report, order);
     if (!plan.refused.empty()) Throw(Reason::kInvalid, plan.refused);
     reply.steps = plan.steps;
     reply.report = *std::move(report);
@@ -498,7 +500,8 @@ class AdminHandler : public wire::CoordinatorAdminIf {
   void forget(const std::string& participant) override { rep_->Ask(ForgetAsked{0, participant}); }
   void rebind(const std::string& participant) override { rep_->Ask(RebindAsked{0, participant}); }
   void accept_gap(const std::string& reason) override {
-    rep_->Ask(AcceptGapAsked{0, reason.substr(0, 512)});
+    const std::string signed_reason = rep_->tls() ? CallerName() + ": " + reason : reason;
+    rep_->Ask(AcceptGapAsked{0, signed_reason.substr(0, 512)});
   }
   void discard_report(const std::string& participant, const std::string& reason) override {
     rep_->Ask(DiscardReportAsked{0, participant, reason.substr(0, 512)});

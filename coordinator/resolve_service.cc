@@ -1,6 +1,7 @@
 // See resolve_service.h.
 #include "coordinator/resolve_service.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "common/codec.h"
@@ -98,6 +99,12 @@ ResolvePlan PlanResolve(const wire::TransactionReport& report,
     Abort(report, &plan);
   }
   return plan;
+}
+
+std::string GiverOf(const std::string& certificate, const std::string& who) {
+  if (certificate.empty() || who.empty()) return certificate + who;
+  const std::size_t room = kMaxWho - std::min(kMaxWho, certificate.size() + 3);
+  return certificate + " (" + who.substr(0, room) + ")";
 }
 
 }  // namespace troth

@@ -22,4 +22,8 @@ struct ResolvePlan {
 
 ResolvePlan PlanResolve(const wire::TransactionReport& report, const wire::ResolveRequest& request);
 
+// Who is recorded as the giver of an order: the name in the caller's certificate, which is proven,
+// and in parentheses whom the caller names. Without a certificate (plain text) that alone.
+std::string GiverOf(const std::string& certificate, const std::string& who);
+
 }  // namespace troth

@@ -356,7 +356,8 @@ struct InDoubtFilter {
 struct ResolveRequest {
   1: required troth.TransactionId transaction_id,
   2: required bool commit,
-  /** Who orders it, and why; kept for ever with what it does. */
+  /** Who orders it, and why; kept for ever with what it does. Under TLS the name in the caller's
+      certificate stands first, and `who` behind it in parentheses. */
   3: required string who,
   4: required string reason,
   /** Nobody who could know the decision is left: its coordinator's log is lost, or the outcome

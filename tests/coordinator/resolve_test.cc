@@ -123,5 +123,19 @@ TEST(PlanResolve, AnOrderHasAGiverAndAReason) {
   EXPECT_LT(PlanResolve(Report("pending", "asked"), request).order.size(), 1000u);
 }
 
+// Found in review: whoever had an administrator's certificate gave orders in another's name.
+TEST(PlanResolve, ACertificateSignsAndTheCallerOnlyAdds) {
+  EXPECT_EQ(GiverOf("", "ann"), "ann");
+  EXPECT_EQ(GiverOf("admin", ""), "admin");
+  EXPECT_EQ(GiverOf("admin", "ann"), "admin (ann)");
+  const std::string most = GiverOf("admin", std::string(1000, 'a'));
+  EXPECT_EQ(most.size(), 128u);
+  EXPECT_EQ(most.back(), ')');
+  wire::ResolveRequest request = Order(false);
+  request.who = most;
+  EXPECT_NE(PlanResolve(Report("pending", "asked"), request).order.find("aaa): because"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace troth

@@ -384,12 +384,12 @@ def another_participants_branches(world):
         return forbidden(client.inquire, "east", [], coordinator_types.Seen(0, 0, 0))
 
 
-def begin(world, client):
-    """An id, and a branch of it at east that is open: (id, claim)."""
+def begin(world, client, last=False):
+    """An id, and a branch of it at east that is open, or, with `last`, prepared: (id, claim)."""
     lease = client.lease(1)
     id_ = f"{lease.prefix}{lease.first}"
     with world.call(BankBranch, "teller") as east:
-        done = east.apply(values.Context(transaction_id=id_, work=0, deadline_ms=15000),
+        done = east.apply(values.Context(transaction_id=id_, work=0, deadline_ms=15000, last=last),
                           [Leg(account=99, amount=1)], "attacked").branch
     return id_, coordinator_types.BranchClaim(participant=done.participant, mark=done.mark,
                                               works=done.works, instance=done.instance)
@@ -710,15 +710,28 @@ def renewed(world):
     return serial() != before and not world.harm()
 
 
+def control(world, name, *arguments):
+    """trothctl, with the certificate of `name`."""
+    return subprocess.run(
+        [str(world.bank.bin / "trothctl"), *arguments, "--coordinator",
+         f"127.0.0.1:{world.ports()['CoordinatorAdmin']}", *world.bank.tls_flags(name)],
+        capture_output=True, text=True, timeout=60, check=False)
+
+
 def administered(world):
     """trothctl works with an administrator's certificate, and with no other."""
-    def ask(name):
-        return subprocess.run(
-            [str(world.bank.bin / "trothctl"), "status", "--coordinator",
-             f"127.0.0.1:{world.ports()['CoordinatorAdmin']}", *world.bank.tls_flags(name)],
-            capture_output=True, text=True, timeout=60, check=False)
-    good, bad = ask("admin"), ask("teller")
+    good, bad = control(world, "admin", "status"), control(world, "teller", "status")
     return good.returncode == 0 and "serving" in good.stdout and bad.returncode == 1
+
+
+def signed(world):
+    """An order is kept under the name in the certificate of who gave it, whatever he says."""
+    with world.call(Coordinator, "teller") as coordinator:
+        id_, _ = begin(world, coordinator, last=True)
+    done = control(world, "admin", "resolve", id_, "--abort", "--who", "the boss", "--reason",
+                   "tried", "--yes")
+    kept = control(world, "admin", "heuristics", "--json")
+    return done.returncode == 0 and "ordered to abort by admin (the boss): tried" in kept.stdout
 
 
 def crowd(world, idle_count, busy_count):
@@ -805,6 +818,8 @@ def run(world, options):
         broken.append("certificates were replaced, and new connections did not get the new ones")
     if not administered(world):
         broken.append("trothctl does not obey the roles")
+    if not signed(world):
+        broken.append("an administrator's order is kept under another name than its giver's")
     resident, requests, lost = crowd(world, options.idle, options.busy)
     if secrets_told(world):
         broken.append("a log tells secrets")
