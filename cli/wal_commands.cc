@@ -11,6 +11,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -18,6 +19,7 @@
 
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "recovery/heuristics.h"
 #include "recovery/recovered_state.h"
 #include "recovery/wal_reader.h"
 
@@ -89,7 +91,7 @@ const LocalId* IdOf(const LogRecord& record) {
 
 class Dumper : public WalVisitor {
  public:
-  Dumper(bool as_json, std::string only, std::FILE* out)
+  Dumper(bool as_json, std::optional<TransactionId> only, std::FILE* out)
       : json_(as_json), only_(std::move(only)), out_(out) {}
   void OnBatch(const BatchPlace& place, const BatchHeader& header) override {
     file_ = place.file;
@@ -98,7 +100,11 @@ class Dumper : public WalVisitor {
   }
   Status OnRecord(const LogRecord& record, std::int64_t running_ms) override {
     const LocalId* id = IdOf(record);
-    if (!only_.empty() && (id == nullptr || id->ToString() != only_)) return OkStatus();
+    if (only_ && (id == nullptr || *id != only_->local)) return OkStatus();
+    if (const auto* heuristic = std::get_if<HeuristicRecord>(&record); only_ && heuristic) {
+      const std::string whose = TransactionOf(*heuristic, "").coordinator;
+      if (!whose.empty() && whose != only_->coordinator) return OkStatus();
+    }
     std::ostringstream line;
     if (json_) {
       line << json{{"file", file_},          {"offset", offset_},
@@ -118,7 +124,7 @@ class Dumper : public WalVisitor {
 
  private:
   const bool json_;
-  const std::string only_;
+  const std::optional<TransactionId> only_;
   std::FILE* const out_;
   std::string file_;
   std::uint64_t offset_ = 0;
@@ -172,11 +178,12 @@ int Verify(const ControlOptions& options, const std::string& directory, bool sta
 }
 
 int Dump(const ControlOptions& options, const std::string& directory) {
-  std::string only, whose = options.name;
+  std::optional<TransactionId> only;
+  std::string whose = options.name;
   if (!options.transaction.empty()) {
     const Result<TransactionId> id = TransactionId::Parse(options.transaction);
     if (!id.ok()) return Report(id.status());
-    only = id->local.ToString();
+    only = *id;
     if (whose.empty()) whose = id->coordinator;
   }
   ControlOptions wanted = options;
@@ -241,10 +248,11 @@ class Auditor {
     });
     Flush();
     for (const HeuristicRecord& h : state_.heuristics()) {
-      Line(h.hazard ? "hazard" : "heuristic", {{"transaction", Full(h.id)},
-                                               {"participant", NameOf(h.participant)},
-                                               {"what", h.what},
-                                               {"at_unix_ms", h.at_unix_ms}});
+      Line(h.hazard ? "hazard" : "heuristic",
+           {{"transaction", TransactionOf(h, coordinator_id_).ToString()},
+            {"participant", NameOf(h.participant)},
+            {"what", h.what},
+            {"at_unix_ms", h.at_unix_ms}});
     }
   }
 

@@ -15,6 +15,7 @@
 #include "common/transaction_id.h"
 #include "coordinator/commit_protocol_views.h"
 #include "coordinator/console_files.h"
+#include "recovery/heuristics.h"
 #include "wire/report_json.h"
 
 namespace troth {
@@ -229,12 +230,11 @@ std::string Console::Status() {
     status["heuristics_count"] = heuristics.size();
     json& newest = status["heuristics"] = json::array();
     for (auto h = heuristics.rbegin(); h != heuristics.rend() && newest.size() < kHeuristics; ++h) {
-      newest.push_back(
-          {{"transaction_id", TransactionId{sources_.coordinator_id, h->id}.ToString()},
-           {"participant", protocol.registry().at(h->participant).record.name},
-           {"hazard", h->hazard},
-           {"what", h->what},
-           {"at_unix_ms", h->at_unix_ms}});
+      newest.push_back({{"transaction_id", TransactionOf(*h, sources_.coordinator_id).ToString()},
+                        {"participant", protocol.registry().at(h->participant).record.name},
+                        {"hazard", h->hazard},
+                        {"what", h->what},
+                        {"at_unix_ms", h->at_unix_ms}});
     }
   });
   return Text(status);

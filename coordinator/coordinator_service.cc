@@ -19,6 +19,7 @@
 #include "common/vote_mac.h"
 #include "coordinator/resolve_service.h"
 #include "coordinator/wire_values.h"
+#include "recovery/heuristics.h"
 #include "troth_constants.h"
 #include "wire/guard.h"
 #include "wire/listener.h"
@@ -486,8 +487,7 @@ class AdminHandler : public wire::CoordinatorAdminIf {
     rep_->Look([&](const CommitProtocol& protocol) {
       for (const HeuristicRecord& record : protocol.state().heuristics()) {
         wire::Heuristic heuristic;
-        heuristic.transaction_id =
-            TransactionId{rep_->options.coordinator_id, record.id}.ToString();
+        heuristic.transaction_id = TransactionOf(record, rep_->options.coordinator_id).ToString();
         heuristic.participant = protocol.registry().at(record.participant).record.name;
         heuristic.hazard = record.hazard;
         heuristic.what = record.what;
@@ -532,8 +532,9 @@ class AdminHandler : public wire::CoordinatorAdminIf {
                                   std::string(OutcomeKindName(kind)));
       }
     }
+    const std::string what = HeuristicText(rep_->options.coordinator_id, id, plan.order);
     for (const wire::BranchReport& branch : plan.branches) {
-      rep_->Ask(HeuristicAsked{0, id.local, branch.participant, plan.order});
+      rep_->Ask(HeuristicAsked{0, id.local, branch.participant, what});
       LOG(WARNING) << "transaction " << request.transaction_id << " at " << branch.participant
                    << ": " << plan.order;
       if (!plan.settle) continue;

@@ -14,6 +14,7 @@
 #include "ParticipantAdmin.h"
 #include "common/thread_annotations.h"
 #include "coordinator/slow_line.h"
+#include "recovery/heuristics.h"
 #include "wire/protocol.h"
 #include "wire/socket.h"
 
@@ -545,11 +546,8 @@ Result<wire::TransactionReport> Inspection::Inspect(const std::string& transacti
     }
     now = protocol.now();
     answer = protocol.Resolve(*id);
-    if (!ours) return;
-    view = protocol.Find(id->local);
-    if (const CommitRecord* whole = protocol.state().FindCommit(id->local)) record = *whole;
     for (const HeuristicRecord& one : protocol.state().heuristics()) {
-      if (one.id != id->local) continue;
+      if (one.id != id->local || TransactionOf(one, rep_->coordinator_id) != *id) continue;
       wire::Heuristic& heuristic = heuristics.emplace_back();
       heuristic.transaction_id = transaction_id;
       heuristic.participant = names[one.participant];
@@ -557,6 +555,9 @@ Result<wire::TransactionReport> Inspection::Inspect(const std::string& transacti
       heuristic.what = one.what;
       heuristic.at_unix_ms = one.at_unix_ms;
     }
+    if (!ours) return;
+    view = protocol.Find(id->local);
+    if (const CommitRecord* whole = protocol.state().FindCommit(id->local)) record = *whole;
   });
   rep_->Find(&members);
   std::map<std::string, wire::TransactionReport> reports;

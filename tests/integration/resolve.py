@@ -120,6 +120,30 @@ class ResolveTest(unittest.TestCase):
         orders = [h["what"] for h in stuck.ctl_json("heuristics")]
         self.assertTrue(any("ordered to commit by ops on call" in what for what in orders))
 
+    def test_an_order_about_another_coordinators(self):
+        """It is shown with that transaction, not with ours of the same epoch and sequence."""
+        stuck = self.stuck
+        ours, claims = stuck.begin(account=13)
+        theirs = "gone-0123456789ab." + ours.partition(".")[2]
+        stuck.decide(ours, claims)
+        until("it is applied", lambda: not stuck.bank.prepared()[0])
+        stuck.bank.sql("east", "BEGIN; UPDATE account SET balance = balance WHERE number = 13; "
+                       f"PREPARE TRANSACTION 'troth:east:{theirs}'")
+        stuck.ctl("resolve", theirs, "--abort", *ORDER, "--decision_lost", "--yes")
+        self.assertEqual(stuck.ctl_json("show", ours)["heuristics"], [])
+        shown = stuck.ctl_json("show", theirs)["heuristics"]
+        self.assertEqual([(h["transaction_id"], h["participant"]) for h in shown],
+                         [(theirs, "east")])
+        self.assertIn("ordered to abort by ops on call", shown[0]["what"])
+        self.assertEqual(self.heuristics(ours), [])
+        self.assertEqual(len(self.heuristics(theirs)), 1)
+        wal = str(stuck.bank.dir / "wal")
+        kept = [l for l in map(json.loads, stuck.ctl("audit", wal).splitlines())
+                if l["kind"] == "heuristic" and l["participant"] == "east"]
+        self.assertIn(theirs, [l["transaction"] for l in kept])
+        self.assertNotIn(ours, [l["transaction"] for l in kept])
+        self.assertNotIn("heuristic", stuck.ctl("wal", "dump", wal, "--transaction", ours))
+
     def test_doctor(self):
         """Says what is wrong, and what to do; good when all is."""
         stuck = self.stuck

@@ -1,0 +1,20 @@
+// Whose transaction a heuristic tells of. A record's id is one of its own log; a person may settle
+// branches of another coordinator here too (its log is lost, and this one reaches the participant),
+// and then the text begins with the whole id. docs/operations.md, "Settle by hand".
+#pragma once
+
+#include <string>
+
+#include "common/transaction_id.h"
+#include "recovery/log_record.h"
+
+namespace troth {
+
+// The text under which what happened to `id` is recorded in the log of `coordinator_id`.
+std::string HeuristicText(const std::string& coordinator_id, const TransactionId& id,
+                          const std::string& what);
+
+// The transaction that a record in the log of `coordinator_id` tells of.
+TransactionId TransactionOf(const HeuristicRecord& record, const std::string& coordinator_id);
+
+}  // namespace troth
