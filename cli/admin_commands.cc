@@ -8,6 +8,7 @@
 
 #include "cli/admin_call.h"
 #include "cli/table.h"
+#include "wire/report_json.h"
 
 namespace troth {
 namespace {
@@ -59,7 +60,7 @@ int StatusCommand(const ControlOptions& options, const Arguments& arguments) {
     wire::CoordinatorStatus s;
     admin->status(s);
     if (options.json) {
-      std::cout << Json(s).dump(2) << "\n";
+      std::cout << JsonText(Json(s), 2);
       return;
     }
     std::cout << "coordinator " << s.sender.coordinator << ", epoch " << s.sender.epoch << ", "
@@ -90,7 +91,7 @@ int HeuristicsCommand(const ControlOptions& options, const Arguments& arguments)
                       {"at_unix_ms", h.at_unix_ms}});
     }
     if (options.json) {
-      std::cout << rows.dump(2) << "\n";
+      std::cout << JsonText(rows, 2);
     } else {
       table.Print(std::cout);
     }
@@ -103,7 +104,7 @@ int ParticipantsCommand(const ControlOptions& options, const Arguments& argument
       wire::CoordinatorStatus s;
       admin->status(s);
       if (options.json) {
-        std::cout << Json(s)["participants"].dump(2) << "\n";
+        std::cout << JsonText(Json(s)["participants"], 2);
       } else {
         PrintParticipants(s);
       }
@@ -150,7 +151,7 @@ int DrainCommand(const ControlOptions& options, const Arguments& arguments) {
     }
   });
   if (code != 0) return code;
-  if (options.json) std::cout << json{{"left", left}}.dump() << "\n";
+  if (options.json) std::cout << JsonText(json{{"left", left}});
   if (left == 0 && !options.json) std::cout << "drained: the coordinator may be stopped\n";
   if (left > 0) std::cerr << "trothctl: " << left << " transactions are not finished\n";
   return left == 0 ? 0 : 1;

@@ -7,6 +7,7 @@
 
 #include "cli/admin_call.h"
 #include "cli/table.h"
+#include "wire/report_json.h"
 
 namespace troth {
 namespace {
@@ -87,7 +88,7 @@ int DoctorCommand(const ControlOptions& options, const Arguments& arguments) {
     }
   }
   if (options.json) {
-    std::cout << Json(list).dump(2) << "\n";
+    std::cout << JsonText(Json(list), 2);
   } else {
     Print(list, wrong, warnings);
   }

@@ -127,7 +127,7 @@ int ListInDoubt(const ControlOptions& options) {
     std::vector<wire::TransactionReport> list;
     admin->in_doubt(list, filter);
     if (options.json) {
-      std::cout << ToJson(list).dump(2) << "\n";
+      std::cout << JsonText(ToJson(list), 2);
     } else {
       PrintInDoubt(list, std::cout);
     }
@@ -162,7 +162,7 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments) {
                       {"waiting_for", t.waiting_for}});
     }
     if (options.json) {
-      std::cout << rows.dump(2) << "\n";
+      std::cout << JsonText(rows, 2);
     } else {
       table.Print(std::cout);
     }
@@ -172,7 +172,7 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments) {
 int ShowCommand(const ControlOptions& options, const Arguments& arguments) {
   return Inspect(options, arguments, "show", [&](wire::TransactionReport* report) {
     if (options.json) {
-      std::cout << ToJson(*report).dump(2) << "\n";
+      std::cout << JsonText(ToJson(*report), 2);
     } else {
       PrintReport(*report, std::cout);
     }
@@ -182,7 +182,7 @@ int ShowCommand(const ControlOptions& options, const Arguments& arguments) {
 int TraceCommand(const ControlOptions& options, const Arguments& arguments) {
   return Inspect(options, arguments, "trace", [&](wire::TransactionReport* report) {
     if (options.json) {
-      std::cout << ToJson(*report).dump(2) << "\n";
+      std::cout << JsonText(ToJson(*report), 2);
     } else {
       PrintTimeline(*report, std::cout);
     }
@@ -221,7 +221,7 @@ int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
     });
   }
   if (options.json) {
-    std::cout << ToJson(report).dump(2) << "\n";
+    std::cout << JsonText(ToJson(report), 2);
   } else {
     PrintWhy(report, std::cout);
   }

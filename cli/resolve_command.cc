@@ -71,12 +71,11 @@ int ResolveCommand(const ControlOptions& options, const Arguments& arguments) {
     if (options.token.empty()) {
       admin->resolve(resolution, request);
       if (options.json && (!options.yes || resolution.steps.empty())) {
-        std::cout << json{{"done", false},
-                          {"steps", resolution.steps},
-                          {"token", resolution.token},
-                          {"report", ToJson(resolution.report)}}
-                         .dump(2)
-                  << "\n";
+        std::cout << JsonText(json{{"done", false},
+                                   {"steps", resolution.steps},
+                                   {"token", resolution.token},
+                                   {"report", ToJson(resolution.report)}},
+                              2);
         done = resolution.steps.empty();
         return;
       }
@@ -95,7 +94,7 @@ int ResolveCommand(const ControlOptions& options, const Arguments& arguments) {
     admin->resolve(resolution, request);
     done = true;
     if (options.json) {
-      std::cout << json{{"done", true}, {"steps", resolution.steps}}.dump(2) << "\n";
+      std::cout << JsonText(json{{"done", true}, {"steps", resolution.steps}}, 2);
     } else {
       PrintSteps(resolution, true);
     }

@@ -22,6 +22,7 @@
 #include "recovery/heuristics.h"
 #include "recovery/recovered_state.h"
 #include "recovery/wal_reader.h"
+#include "wire/report_json.h"
 
 namespace troth {
 namespace {
@@ -107,14 +108,16 @@ class Dumper : public WalVisitor {
     }
     std::ostringstream line;
     if (json_) {
-      line << json{{"file", file_},          {"offset", offset_},
-                   {"batch", number_},       {"running_ms", running_ms},
-                   {"kind", KindOf(record)}, {"record", DebugString(record)}};
+      line << JsonText(json{{"file", file_},
+                            {"offset", offset_},
+                            {"batch", number_},
+                            {"running_ms", running_ms},
+                            {"kind", KindOf(record)},
+                            {"record", DebugString(record)}});
     } else {
       line << file_ << "+" << offset_ << " batch " << number_ << " at " << running_ms
-           << " ms: " << DebugString(record);
+           << " ms: " << DebugString(record) << "\n";
     }
-    line << "\n";
     const std::string text = line.str();
     if (std::fwrite(text.data(), 1, text.size(), out_) != text.size()) {
       return Status(Code::kNoSpace, "no space for a temporary file");
@@ -140,23 +143,22 @@ int Verify(const ControlOptions& options, const std::string& directory, bool sta
   if (!end.ok()) return Report(end.status());
   const RecoveredState& state = verifier.state;
   if (options.json) {
-    std::cout << json{{"coordinator", end->coordinator_id},
-                      {"intact", true},
-                      {"cut", end->cut},
-                      {"last_batch", end->last_batch},
-                      {"records", end->records},
-                      {"kinds", verifier.kinds},
-                      {"checkpoint", end->checkpoint},
-                      {"checkpoint_bytes", end->checkpoint_bytes},
-                      {"segments_up_to", end->last_segment},
-                      {"running_ms", end->running_ms},
-                      {"epochs", state.epochs().size()},
-                      {"undelivered", state.unended()},
-                      {"whole_records", state.whole()},
-                      {"whole_bytes", state.whole_bytes()},
-                      {"heuristics", state.heuristics().size()}}
-                     .dump(2)
-              << "\n";
+    std::cout << JsonText(json{{"coordinator", end->coordinator_id},
+                               {"intact", true},
+                               {"cut", end->cut},
+                               {"last_batch", end->last_batch},
+                               {"records", end->records},
+                               {"kinds", verifier.kinds},
+                               {"checkpoint", end->checkpoint},
+                               {"checkpoint_bytes", end->checkpoint_bytes},
+                               {"segments_up_to", end->last_segment},
+                               {"running_ms", end->running_ms},
+                               {"epochs", state.epochs().size()},
+                               {"undelivered", state.unended()},
+                               {"whole_records", state.whole()},
+                               {"whole_bytes", state.whole_bytes()},
+                               {"heuristics", state.heuristics().size()}},
+                          2);
     return 0;
   }
   std::cout << "log of coordinator " << end->coordinator_id << ": intact up to batch "
@@ -259,7 +261,7 @@ class Auditor {
  private:
   static void Line(const char* kind, json what) {
     what["kind"] = kind;
-    std::cout << what.dump() << "\n";
+    std::cout << JsonText(what);
   }
   std::string Full(const LocalId& id) const {
     return TransactionId{coordinator_id_, id}.ToString();

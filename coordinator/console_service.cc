@@ -56,10 +56,6 @@ std::string PageVersion() {
   return std::to_string(std::hash<std::string>()(all));
 }
 
-std::string Text(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-}
-
 HttpReply Json(int status, std::string text) {
   return {status, "application/json; charset=utf-8", std::move(text), {}};
 }
@@ -85,7 +81,7 @@ std::string AskInDoubt(Inspection* inspection) {
   filter.__set_older_than_ms(kWorthAWordMs);
   filter.__set_limit(static_cast<std::int32_t>(kLooked));
   try {
-    return Text(ToJson(inspection->InDoubt(filter)));
+    return JsonText(ToJson(inspection->InDoubt(filter)));
   } catch (const std::exception& e) {
     LOG(WARNING) << "the console could not ask what is in doubt: " << e.what();
     return "[]";
@@ -95,10 +91,10 @@ std::string AskInDoubt(Inspection* inspection) {
 std::string AskTransaction(Inspection* inspection, const std::string& id) {
   try {
     const Result<wire::TransactionReport> report = inspection->Inspect(id);
-    if (!report.ok()) return Text({{"error", report.status().message()}});
-    return Text({{"asked_unix_ms", SystemClock()->WallUnixMs()}, {"report", ToJson(*report)}});
+    if (!report.ok()) return JsonText({{"error", report.status().message()}});
+    return JsonText({{"asked_unix_ms", SystemClock()->WallUnixMs()}, {"report", ToJson(*report)}});
   } catch (const std::exception& e) {
-    return Text({{"error", std::string("could not ask: ") + e.what()}});
+    return JsonText({{"error", std::string("could not ask: ") + e.what()}});
   }
 }
 
@@ -180,7 +176,7 @@ HttpReply Console::Page(const HttpRequest& request) {
   MutexLock lock(&mutex_);
   if (path == "/api/status") return Json(200, Status());
   if (!looking_) {
-    return Json(503, Text({{"error", "not there (yet): " + monitoring_->State()}}));
+    return Json(503, JsonText({{"error", "not there (yet): " + monitoring_->State()}}));
   }
   if (path == "/api/load") {
     const std::string after = QueryValue(request.query, "after");
@@ -191,9 +187,9 @@ HttpReply Console::Page(const HttpRequest& request) {
   if (path == "/api/in-doubt") return Json(200, InDoubt());
   if (path == "/api/participants") return Json(200, Participants());
   if (path == "/api/transaction") return Transaction(QueryValue(request.query, "id"));
-  return Json(404, Text({{"error",
-                          "there are /api/status, /api/load, /api/in-doubt, /api/participants "
-                          "and /api/transaction?id=ID"}}));
+  return Json(404, JsonText({{"error",
+                              "there are /api/status, /api/load, /api/in-doubt, /api/participants "
+                              "and /api/transaction?id=ID"}}));
 }
 
 void Console::Inspect(const std::function<void(const CommitProtocol&)>& look) {
@@ -208,7 +204,7 @@ std::string Console::Status() {
                  {"why", Explain(state, "")},
                  {"page", PageVersion()},
                  {"now_unix_ms", SystemClock()->WallUnixMs()}};
-  if (!looking_) return Text(status);
+  if (!looking_) return JsonText(status);
   status["coordinator"] = sources_.coordinator_id;
   status["epoch"] = sources_.coordinator->epoch().ToString();
   status["began_unix_ms"] = began_unix_ms_;
@@ -237,14 +233,14 @@ std::string Console::Status() {
                         {"at_unix_ms", h->at_unix_ms}});
     }
   });
-  return Text(status);
+  return JsonText(status);
 }
 
 std::string Console::Load(std::int64_t after_unix_ms) {
   json samples = json::array();
   for (const LoadSample& sample : history_.After(after_unix_ms))
     samples.push_back(SampleJson(sample));
-  return Text({{"interval_ms", 1000}, {"samples", std::move(samples)}});
+  return JsonText({{"interval_ms", 1000}, {"samples", std::move(samples)}});
 }
 
 std::string Console::InDoubt() {
@@ -289,20 +285,21 @@ std::string Console::InDoubt() {
                             {"why", std::move(report["why"])},
                             {"branches", std::move(report["branches"])}});
   }
-  return Text({{"now_unix_ms", SystemClock()->WallUnixMs()},
-               {"under_way", all},
-               {"transactions", std::move(transactions)}});
+  return JsonText({{"now_unix_ms", SystemClock()->WallUnixMs()},
+                   {"under_way", all},
+                   {"transactions", std::move(transactions)}});
 }
 
 HttpReply Console::Transaction(const std::string& id) {
   if (const Result<TransactionId> parsed = TransactionId::Parse(id); !parsed.ok()) {
-    return Json(400, Text({{"error", parsed.status().message()}}));
+    return Json(400, JsonText({{"error", parsed.status().message()}}));
   }
   const AnswerCache::Answer answer = transactions_->Get(id);
   if (answer.full) {
-    return Json(503, Text({{"error", "too many transactions are looked at; try again in 5 s"}}));
+    return Json(503,
+                JsonText({{"error", "too many transactions are looked at; try again in 5 s"}}));
   }
-  if (!answer.known) return Json(200, Text({{"asked_unix_ms", nullptr}, {"report", nullptr}}));
+  if (!answer.known) return Json(200, JsonText({{"asked_unix_ms", nullptr}, {"report", nullptr}}));
   return Json(answer.text.compare(0, 8, R"({"error")") == 0 ? 500 : 200, answer.text);
 }
 
@@ -330,7 +327,7 @@ std::string Console::Participants() {
            {"contradiction", p.contradiction}});
     }
   });
-  return Text({{"now_unix_ms", now_unix_ms}, {"participants", std::move(participants)}});
+  return JsonText({{"now_unix_ms", now_unix_ms}, {"participants", std::move(participants)}});
 }
 
 void Console::SeeReach() {

@@ -5,6 +5,10 @@ namespace troth {
 
 using nlohmann::json;
 
+std::string JsonText(const json& value, int indent) {
+  return value.dump(indent, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
 json ToJson(const wire::WaitingSession& session) {
   return {{"pid", session.pid},
           {"user", session.user},

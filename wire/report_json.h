@@ -3,6 +3,9 @@
 // docs/operations.md, "For programs".
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include <nlohmann/json.hpp>
 
 #include "coordinator_types.h"
@@ -17,6 +20,10 @@ nlohmann::json ToJson(const wire::PreparedBranch& branch);
 nlohmann::json ToJson(const wire::WaitingSession& session);
 nlohmann::json ToJson(const wire::TimelineEvent& event);
 nlohmann::json ToJson(const wire::Heuristic& heuristic);
+
+// A line (with an indent: several), newline included. Bytes that are no UTF-8 are replaced:
+// people's words are cut at a limit, databases have other encodings.
+std::string JsonText(const nlohmann::json& value, int indent = -1);
 
 template <typename T>
 nlohmann::json ToJson(const std::vector<T>& list) {

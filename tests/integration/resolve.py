@@ -167,6 +167,18 @@ class ResolveTest(unittest.TestCase):
         stuck.bank.sql("east", "ALTER SYSTEM RESET full_page_writes")
         stuck.bank.sql("east", "SELECT pg_reload_conf()")
 
+    def test_a_reason_in_any_language_and_encoding(self):
+        """A long one is cut within a letter, and stays readable by programs; so does Latin-1."""
+        stuck = self.stuck
+        wal = str(stuck.bank.dir / "wal")
+        for reason in ("x" + "\u00e9" * 400, b"gestr\xe4ubt"):
+            identity, _ = stuck.begin(account=14)
+            stuck.ctl("resolve", identity, "--abort", "--reason", reason, "--yes")
+            self.assertEqual(len(self.heuristics(identity)), 2)
+            self.assertEqual(len(stuck.ctl_json("show", identity)["heuristics"]), 2)
+            self.assertIn(identity, stuck.ctl("audit", wal))
+            stuck.ctl("wal", "dump", wal, "--json", "--transaction", identity)
+
     def test_audit(self):
         """Decisions with participants and xids, every heuristic; a line of JSON each."""
         stuck = self.stuck
