@@ -1,6 +1,7 @@
 // One test per law, and sub-law, of docs/protocol.md that the commit protocol can break, named
-// after it. The laws of the participant have their tests there: L12a, L12b, L13a-d and the
-// sweep's half of L14 in tests/participant; L15 and the log's half of L7b in tests/recovery.
+// after it. The laws of the participant have their tests there: L12a, L12b, L13a, L13b, L13d
+// and the sweep's half of L14 in tests/participant; L15 and the log's half of L7b in
+// tests/recovery.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -468,7 +469,7 @@ TEST_F(Laws, AnEnrolmentWithLongTextsIsRefused) {
 TEST_F(Laws, L15_NothingIsAppendedWithoutRoom) {
   Decide("1");
   Run("durable\n room no");
-  for (const std::string ask : {"rebind c", "forget c", "enroll d", "lease 1"}) {
+  for (const std::string ask : {"rebind c", "forget c", "enroll d", "lease 1", "order a 1"}) {
     Expect(ask, "not-serving");
     EXPECT_TRUE(Of<AppendRecord>(world.actions()).empty()) << ask;
   }
@@ -489,6 +490,39 @@ TEST_F(Laws, L13c_NoFinishGoesToAnotherDatabase) {
   Expect("finished b 1\n durable\n log", "hazard 1-0a0a0a01.1 at 0 'bound to another database");
   EXPECT_EQ(world.machine().unacknowledged(), 0u);
   Expect("outcome 1", "committed");
+}
+
+// The order is carried out when it was answered (coordinator_service); so this is what counts.
+TEST_F(Laws, L13e_AnOrderIsDurableBeforeItIsAnswered) {
+  ExpectNo("order a 1", "reply");
+  const auto appended = Of<AppendRecord>(world.actions());
+  ASSERT_EQ(appended.size(), 1u);
+  EXPECT_TRUE(appended[0].force);
+  Expect("durable", "done");
+  const std::string kept = "heuristic 1-0a0a0a01.1 at 0 'ordered to abort by ann: tested'";
+  Expect("log", kept);
+  // For ever: also when the transaction is long forgotten.
+  Run("time +90000000\n crash\n ready a b c");
+  Expect("log", kept);
+  ASSERT_EQ(world.machine().state().heuristics().size(), 1u);
+}
+
+TEST_F(Laws, L13e_ACrashBeforeLosesAnOrderThatNobodyWasTold) {
+  ExpectNo("order a 1\n crash\n ready a b c\n durable", "done");
+  EXPECT_TRUE(world.machine().state().heuristics().empty());
+}
+
+TEST_F(Laws, L13e_AnOrderThatCannotBeRecordedChangesNothing) {
+  for (const std::string ask : {"order z 1", "room no\n order a 1"}) {
+    Expect(ask, "refused");
+    EXPECT_TRUE(Of<AppendRecord>(world.actions()).empty()) << ask;
+  }
+  Expect("order z 1", "refused not-serving retryable");
+  Expect("room yes\n order z 1", "refused unknown-participant");
+  Run("forget c\n durable");
+  Expect("order c 1", "refused unknown-participant");
+  EXPECT_EQ(world.machine().counters().heuristics, 0u);
+  EXPECT_TRUE(world.machine().state().heuristics().empty());
 }
 
 TEST_F(Laws, L13c_AlsoWhenAllWereReboundWhileDeciding) {

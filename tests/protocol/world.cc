@@ -383,6 +383,8 @@ void World::CommandOfOperators(const Words& w) {
     Feed(RebindAsked{++token_, w[1]});
   } else if (verb == "accept-gap") {
     Feed(AcceptGapAsked{++token_, "tested"});
+  } else if (verb == "order") {
+    Feed(HeuristicAsked{++token_, Id(w[2]).local, w[1], "ordered to abort by ann: tested"});
   } else if (verb == "discard-report") {
     Feed(DiscardReportAsked{++token_, w[1], "tested"});
   } else {

@@ -35,6 +35,7 @@ namespace troth {
 //   key K | close-key K
 //   time +MS                   in steps, as the machine's timers want it
 //   room yes|no | drain | forget P | rebind P | accept-gap | discard-report P
+//   order P S                  an operator's order about a branch is to be recorded
 //   show S...                  what the machine knows
 //   log                        the durable records
 // A participant's mark is `m` unless named; the deadline +10000.
