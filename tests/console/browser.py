@@ -124,6 +124,12 @@ class Browser:
         """What the script returns."""
         return self.driver.execute_script(script, *arguments)
 
+    def settled(self):
+        """Waits until nothing on the page is on its way to another place or colour."""
+        self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "Promise.allSettled(document.getAnimations().map((a) => a.finished)).then(() => done());")
+
     def cdp(self, command, **arguments):
         """A command of the DevTools protocol."""
         return self.driver.execute_cdp_cmd(command, arguments)

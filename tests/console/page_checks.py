@@ -133,6 +133,7 @@ def walk(browser, most=80):
     steps = []
     for _ in range(most):
         browser.tab()
+        browser.settled()
         step = browser.js("""
 const e = document.activeElement;
 if (!e || e === document.body) return null;
