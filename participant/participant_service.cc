@@ -81,6 +81,7 @@ class PeerHandler : public wire::ParticipantPeerIf {
     CheckSize(requests.size());
     std::vector<PrepareRequest> orders;
     for (const wire::PrepareRequest& r : requests) {
+      RequireOwn(sender, r.transaction_id);
       orders.push_back({r.transaction_id, r.mark, r.works, std::chrono::milliseconds(r.deadline_ms),
                         r.instance});
     }
@@ -99,7 +100,10 @@ class PeerHandler : public wire::ParticipantPeerIf {
     Fence(sender);
     CheckSize(requests.size());
     std::vector<FinishRequest> orders;
-    for (const wire::FinishRequest& r : requests) orders.push_back(FromWire(r));
+    for (const wire::FinishRequest& r : requests) {
+      orders.push_back(FromWire(r));
+      RequireOwn(sender, r.transaction_id);
+    }
     const std::vector<FinishResult> results = context_->table->Finish(orders, kSlowEntryWait);
     replies.resize(results.size());
     for (std::size_t i = 0; i < results.size(); ++i) {
@@ -123,6 +127,13 @@ class PeerHandler : public wire::ParticipantPeerIf {
                                     static_cast<std::uint64_t>(sender.position)})) {
       throw troth::ToWire(*stale);
     }
+  }
+
+  // Each decides its own transactions, and no other's.
+  static void RequireOwn(const wire::Sender& sender, const std::string& id) {
+    const std::string& own = sender.coordinator;
+    if (id.size() > own.size() && id[own.size()] == '.' && id.starts_with(own)) return;
+    Throw(Refused::kForbidden, id.substr(0, 80) + " is not a transaction of coordinator " + own);
   }
 
   static void CheckSize(std::size_t size) {

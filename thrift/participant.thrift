@@ -76,8 +76,8 @@ struct FinishReply {
 }
 
 /**
- * For coordinators (role coordinator, and only as a sender that the caller's certificate may be; else
- * FORBIDDEN). Both calls are safe to repeat, take at most 512 entries, answer in the
+ * For coordinators (role coordinator, and only as a sender that the caller's certificate may be, and
+ * of transactions of that sender: else FORBIDDEN). Both calls are safe to repeat, take at most 512 entries, answer in the
  * order of the request, and wait a few milliseconds at most for slow entries.
  * A sender of an ended epoch is refused (STALE_EPOCH).
  */

@@ -105,7 +105,7 @@ enum Reason {
   UNKNOWN_PARTICIPANT = 14,
   /** The coordinator does not serve: opening, draining, log suspect, disk full. */
   NOT_SERVING = 15,
-  /** The caller's certificate does not allow this. */
+  /** The caller's certificate does not allow this, or it is another coordinator's transaction. */
   FORBIDDEN = 16,
   /** Another database (or instance) is bound to this name. */
   NAME_TAKEN = 17,

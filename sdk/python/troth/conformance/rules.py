@@ -73,6 +73,21 @@ def _(s: Subject) -> None:
                 what=f"prepare from {sender}")
 
 
+@rule("sender-of-another")
+def _(s: Subject) -> None:
+    """A coordinator prepares and finishes its own transactions only: FORBIDDEN, and nothing is done."""
+    id_, branch = s.begin()
+    other = Sender(s.sender.coordinator[:-12] + "feedfeedfeed", 1, 1, 1)
+    refusal(lambda: s.peer().prepare(other, [s.prepare_request(id_, branch)]), Reason.FORBIDDEN,
+            what="a prepare from another coordinator")
+    vote = s.prepare(id_, branch)
+    expect(vote.ballot == Ballot.PREPARED, "the branch did not prepare for its own coordinator")
+    for commit in (False, True):
+        refusal(lambda commit=commit: s.peer().finish(other, [s.finish_request(id_, commit, vote)]),
+                Reason.FORBIDDEN, what="a finish from another coordinator")
+    s.expect_finish(id_, vote, True, DONE, what="the commit, from its own,")
+
+
 @rule("list-too-long")
 def _(s: Subject) -> None:
     """A list of more than 512 entries is refused, and nothing of it is done."""

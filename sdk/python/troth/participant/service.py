@@ -129,6 +129,7 @@ class PeerHandler:
             if not _all_there(one.transaction_id, one.mark, one.works, one.deadline_ms,
                               one.instance):
                 raise invalid("a prepare lacks a required field")
+            self._require_own(sender, one.transaction_id)
         votes = self._table.prepare(
             [PrepareRequest(one.transaction_id, one.mark, one.works, one.deadline_ms, one.instance)
              for one in requests], SLOW_ENTRY_WAIT_MS)
@@ -140,7 +141,10 @@ class PeerHandler:
     def finish(self, sender: Any, requests: list[Any]) -> list[Any]:
         self._check_sender(sender)
         self._check_list(requests)
-        results = self._table.finish([self._order(one) for one in requests], SLOW_ENTRY_WAIT_MS)
+        orders = [self._order(one) for one in requests]
+        for one in requests:
+            self._require_own(sender, one.transaction_id)
+        results = self._table.finish(orders, SLOW_ENTRY_WAIT_MS)
         return [participant_types.FinishReply(one.transaction_id, _FINISHED[result.kind],
                                               result.message or None)
                 for one, result in zip(requests, results)]
@@ -172,6 +176,13 @@ class PeerHandler:
                                               sender.epoch_random, sender.position))
         except Refusal as stale:
             raise refused(stale) from None
+
+    @staticmethod
+    def _require_own(sender: Any, id_: str) -> None:
+        """Each coordinator decides its own transactions, and no other's."""
+        if not id_.startswith(sender.coordinator + "."):
+            raise refused(Refusal(Refused.FORBIDDEN, f"{id_[:80]} is not a transaction of "
+                                                     f"coordinator {sender.coordinator}"))
 
     @staticmethod
     def _check_list(requests: list[Any] | None) -> None:
