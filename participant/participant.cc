@@ -161,7 +161,8 @@ class ParticipantProcess : public Participant {
                  [this](const auto& id, std::uint32_t xid, bool commit, const auto& order) {
                    return Settle(id, xid, commit, order);
                  },
-                 [this] { return Diagnose(); }} {
+                 [this] { return Diagnose(); },
+                 [this] { return Coordinators(); }} {
     // Before any listener: whoever calls finds them.
     for (const std::string& address : options_.coordinators) {
       links_.push_back(std::make_unique<CoordinatorLink>(
@@ -211,6 +212,8 @@ class ParticipantProcess : public Participant {
                                                    std::size_t limit) const;
   Result<FinishResult> Settle(const std::string& id, std::uint32_t xid, bool commit,
                               const std::string& order);
+  Status MaySettle(const std::string& id, std::uint32_t xid, bool commit);
+  std::vector<std::string> Coordinators() const;
   void Enrolling(const std::string& database_address) {
     MutexLock lock(&address_mutex_);
     database_address_ = database_address;
@@ -340,6 +343,14 @@ CoordinatorLink* ParticipantProcess::LinkOf(const std::string& coordinator) cons
   return nullptr;
 }
 
+std::vector<std::string> ParticipantProcess::Coordinators() const {
+  std::vector<std::string> ids;
+  for (const std::unique_ptr<CoordinatorLink>& link : links_) {
+    if (std::string id = link->coordinator(); !id.empty()) ids.push_back(std::move(id));
+  }
+  return ids;
+}
+
 std::vector<wire::Finding> ParticipantProcess::Diagnose() {
   std::vector<wire::Finding> findings = DiagnoseDatabase(options_, kLookTime);
   if (auto found = LookAtCertificate(&security_)) findings.push_back(*std::move(found));
@@ -370,8 +381,32 @@ Result<std::vector<wire::PreparedBranch>> ParticipantProcess::LookAt(
   return LookAtPrepared(options_.conninfo, question, kLookTime);
 }
 
+// Nobody's order goes ahead of a coordinator that is there to be asked, or against it.
+Status ParticipantProcess::MaySettle(const std::string& id, std::uint32_t xid, bool commit) {
+  using Verdict = SweepAnswer::Verdict;
+  const Result<TransactionId> whose = TransactionId::Parse(id);
+  if (!whose.ok()) return whose.status();
+  CoordinatorLink* const link = LinkOf(whose->coordinator);
+  if (link == nullptr || !link->up()) return OkStatus();
+  const SweepInquiry asked{id, whose->coordinator, xid};
+  Result<std::vector<SweepAnswer>> answers = link->Inquire(std::span(&asked, 1));
+  if (!answers.ok()) return answers.status();
+  const Verdict verdict = answers->front().verdict;
+  if (verdict == Verdict::kExpired || verdict == Verdict::kNotMine ||
+      verdict == (commit ? Verdict::kCommit : Verdict::kAbort)) {
+    return OkStatus();
+  }
+  return Status(Code::kRefused, "coordinator " + whose->coordinator + " is up, and answers that " +
+                                    id + " is " +
+                                    (verdict == Verdict::kCommit  ? "committed"
+                                     : verdict == Verdict::kAbort ? "aborted"
+                                                                  : "not decided yet") +
+                                    ": it is not settled by hand (trothctl resolve, there)");
+}
+
 Result<FinishResult> ParticipantProcess::Settle(const std::string& id, std::uint32_t xid,
                                                 bool commit, const std::string& order) {
+  TROTH_RETURN_IF_ERROR(MaySettle(id, xid, commit));
   const std::string gid = GidPrefix(options_.name) + id;
   const Result<Evidence> evidence = EvidenceNow(options_.conninfo, gid, xid, kLookTime);
   if (!evidence.ok()) return evidence.status();

@@ -9,6 +9,7 @@
 #include "common/traceparent.h"
 #include "troth_constants.h"
 #include "wire/guard.h"
+#include "wire/listener.h"
 
 namespace troth {
 namespace {
@@ -182,6 +183,7 @@ class AdminHandler : public wire::ParticipantAdminIf {
   void prepared(std::vector<wire::PreparedBranch>& out,
                 const std::vector<wire::TransactionId>& transaction_ids,
                 std::int32_t limit) override {
+    RequireOurs();
     for (const std::string& id : transaction_ids) {
       if (!TransactionId::Parse(id).ok()) Throw(Refused::kInvalid, "not a transaction id: " + id);
     }
@@ -193,6 +195,7 @@ class AdminHandler : public wire::ParticipantAdminIf {
 
   void settle(wire::FinishReply& reply, const wire::TransactionId& transaction_id,
               const std::int64_t xid, const bool commit, const std::string& order) override {
+    RequireOurs();
     if (!TransactionId::Parse(transaction_id).ok() || xid < 1 || xid > UINT32_MAX ||
         order.empty()) {
       Throw(Refused::kInvalid, "an order names a transaction, its xid, and who orders it");
@@ -200,8 +203,11 @@ class AdminHandler : public wire::ParticipantAdminIf {
     const Result<FinishResult> settled =
         context_->settle(transaction_id, static_cast<std::uint32_t>(xid), commit, order);
     if (!settled.ok()) {
-      const bool gone = settled.status().code() == Code::kNotFound;
-      Throw(gone ? Refused::kEnded : Refused::kDatabaseUnavailable, settled.status().message());
+      const Code code = settled.status().code();
+      Throw(code == Code::kNotFound  ? Refused::kEnded
+            : code == Code::kRefused ? Refused::kInvalid
+                                     : Refused::kDatabaseUnavailable,
+            settled.status().message());
     }
     reply.transaction_id = transaction_id;
     reply.finished = ToWire(settled->kind);
@@ -209,12 +215,24 @@ class AdminHandler : public wire::ParticipantAdminIf {
   }
 
   void diagnose(wire::Diagnosis& reply) override {
+    RequireOurs();
     reply.process = "participant " + context_->participant;
     reply.unix_ms = SystemClock()->WallUnixMs();
     reply.findings = context_->findings();
   }
 
  private:
+  // Of coordinators, which ask what an administrator asked them, those of this participant only.
+  void RequireOurs() const {
+    Security* const security = context_->security;
+    if (security == nullptr || !security->WhyNot(CallerName(), Role::kAdministrator)) return;
+    for (const std::string& id : context_->coordinators()) {
+      if (!security->WhyNot(CallerName(), Role::kCoordinator, id)) return;
+    }
+    Throw(Refused::kForbidden,
+          "certificate '" + CallerName() + "' is of no coordinator of this participant");
+  }
+
   const ServiceContext* const context_;
 };
 

@@ -38,11 +38,14 @@ struct ServiceContext {
   std::function<Result<std::vector<wire::PreparedBranch>>(const std::vector<std::string>& ids,
                                                           std::size_t limit)>
       prepared;
-  // By order of a person, without a coordinator's answer; kNotFound: no such branch.
+  // By order of a person, without a coordinator's answer; kNotFound: no such branch; kRefused: its
+  // coordinator is there, and answers otherwise.
   std::function<Result<FinishResult>(const std::string& id, std::uint32_t xid, bool commit,
                                      const std::string& order)>
       settle;
   std::function<std::vector<wire::Finding>()> findings;
+  // Ids of the coordinators it has enrolled at.
+  std::function<std::vector<std::string>()> coordinators;
 };
 
 wire::Refused ToWire(const Refusal& refusal);

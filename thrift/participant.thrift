@@ -175,8 +175,10 @@ struct Diagnosis {
   3: required i64 unix_ms,
 }
 
-/** For administrators (role administrator), on the peer listener; `prepared`, `settle` and `diagnose` are for
-    coordinators too, which an administrator asks. */
+/**
+ * For administrators (role administrator), on the peer listener; `prepared`, `settle` and `diagnose` are for
+ * the coordinators of this participant too, which an administrator asks.
+ */
 service ParticipantAdmin {
   ParticipantStatusReport status() throws (1: troth.Refused refused),
   list<BranchStatus> branches(1: i32 limit) throws (1: troth.Refused refused),
@@ -188,9 +190,14 @@ service ParticipantAdmin {
   list<PreparedBranch> prepared(1: list<troth.TransactionId> transaction_ids, 2: i32 limit)
       throws (1: troth.Refused refused),
   /**
-   * Settles a prepared branch that no coordinator can answer for, by order of a person; the order
-   * is logged. `xid` (32 low bits) is the one seen prepared: no other is touched. Refused(ENDED)
-   * when the database holds no such branch.
+   * Settles a prepared branch that no coordinator can answer for, by order of a person: commits or
+   * rolls it back at this participant alone, and so can break a transaction in two. Whoever may call
+   * it is trusted with that: administrators, and coordinators, which call it for `resolve` when they
+   * have recorded the order. Called directly it bypasses that record: the order stands in this
+   * participant's log only. `xid` (32 low bits) is the one seen prepared: no other is touched. When
+   * the transaction's own coordinator is one of this participant's and is up, it is asked first, and
+   * an order that goes ahead of its decision or against it is Refused(INVALID). Refused(ENDED) when
+   * the database holds no such branch.
    */
   FinishReply settle(1: troth.TransactionId transaction_id, 2: i64 xid, 3: bool commit,
                      4: string order)

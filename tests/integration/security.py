@@ -423,6 +423,47 @@ def another_coordinators_finish(world):
     return said
 
 
+def finish_of_anothers_transaction(world):
+    """With a coordinator's certificate, under its own name: it is nobody's coordinator here."""
+    with world.call(Coordinator, "teller") as coordinator:
+        id_, claim = begin(world, coordinator, last=True)
+        itself = values.Sender("stranger-0123456789ab", 1, 1, 1)
+        with world.call(ParticipantPeer, "stranger") as client:
+            said = forbidden(client.finish, itself, [participant_types.FinishRequest(id_, False)])
+            forbidden(client.prepare, itself, [participant_types.PrepareRequest(
+                id_, claim.mark, claim.works, 1000, claim.instance)])
+        coordinator.abort(coordinator_types.AbortRequest(id_, [claim]))
+    return said
+
+
+def strangers_look(world):
+    """What coordinators may ask of a participant when an administrator asked them."""
+    with world.call(ParticipantAdmin, "stranger") as client:
+        forbidden(client.prepared, [], 10)
+        forbidden(client.diagnose)
+        return forbidden(client.settle, "gone-0123456789ab.1-00000001.1", 700, False, "tried")
+
+
+def settled_ahead(world):
+    """By an administrator, at the participant, while the coordinator has not decided."""
+    with world.call(Coordinator, "teller") as coordinator:
+        id_, claim = begin(world, coordinator, last=True)
+        with world.call(ParticipantAdmin, "admin") as client:
+            xid = client.prepared([id_], 1)[0].xid
+            for commit in (True, False):
+                try:
+                    client.settle(id_, xid, commit, "ordered by nobody")
+                    raise Succeeded(f"it was settled (commit={commit})")
+                except values.Refused as refused:
+                    said = refused.message
+            if len(client.prepared([id_], 1)) != 1:
+                raise Succeeded("the branch is gone")
+        coordinator.abort(coordinator_types.AbortRequest(id_, [claim]))
+    if "not decided yet" not in said:
+        raise Succeeded(f"refused for another reason: {said}")
+    return said.partition(":")[0]
+
+
 def commit_of_what_is_not_allowed(world):
     with world.call(Coordinator, "teller") as coordinator:
         lease = coordinator.lease(1)
@@ -687,6 +728,9 @@ def attacks():
     yield "a participant inquires about another's branches", another_participants_branches
     yield "a participant finishes another's branch", another_participants_finish
     yield "a stranger's coordinator finishes and prepares our branch", another_coordinators_finish
+    yield "a stranger's coordinator does so under its own name", finish_of_anothers_transaction
+    yield "a stranger's coordinator looks at what is prepared, and settles it", strangers_look
+    yield "an administrator settles at a participant, ahead of the coordinator", settled_ahead
     yield "a client commits and aborts at a participant it may not use", commit_of_what_is_not_allowed
     yield "a client works at a participant it may not use", work_where_it_is_not_allowed
     yield "a client that is struck off the file of roles goes on", struck_off
