@@ -6,8 +6,10 @@
 #include <optional>
 #include <thread>
 
+#include <glog/logging.h>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 
@@ -20,6 +22,10 @@ using boost::asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr std::uint32_t kMaxHeaderBytes = 8 * 1024;
+constexpr std::chrono::milliseconds kAcceptAgain{100};
+constexpr char kForThisMachine[] =
+    "this page is for this machine only: ask for it by 127.0.0.1, ::1 or localhost (a proxy in "
+    "front of it sends one of these as Host)\n";
 
 using Reply = http::response<http::string_body>;
 
@@ -32,6 +38,33 @@ int FromHex(char high, char low) {
                                   : -1;
   };
   return digit(high) < 0 || digit(low) < 0 ? -1 : digit(high) * 16 + digit(low);
+}
+
+// Whether a Host that a browser sends is an address, or a name that nobody else can give an
+// address to. A page from elsewhere whose name was made to lead to us (DNS rebinding) has another.
+bool IsOurs(beast::string_view host) {
+  if (!host.empty() && host.front() == '[') {
+    host = host.substr(1, host.find(']') - 1);
+  } else {
+    host = host.substr(0, host.rfind(':'));
+  }
+  error_code error;
+  boost::asio::ip::make_address(std::string(host), error);
+  return !error || beast::iequals(host, "localhost");
+}
+
+// An address of this machine; of `localhost` the older one, which more callers try.
+boost::asio::ip::address AddressOf(boost::asio::io_context* io, const std::string& host,
+                                   error_code* error) {
+  auto address = boost::asio::ip::make_address(host, *error);
+  if (!*error) return address;
+  const auto found = tcp::resolver(*io).resolve(host, "", tcp::resolver::passive, *error);
+  if (*error || found.empty()) return address;
+  address = found.begin()->endpoint().address();
+  for (const auto& one : found) {
+    if (one.endpoint().address().is_v4()) return one.endpoint().address();
+  }
+  return address;
 }
 
 }  // namespace
@@ -63,12 +96,15 @@ struct HttpListener::Rep {
   HttpPages pages;
   boost::asio::io_context io{1};
   tcp::acceptor acceptor{io};
+  boost::asio::steady_timer rest{io};
   int port = 0;
-  int connections = 0;  // of the serving thread
+  bool for_this_machine = false;  // bound to loopback
+  int connections = 0;            // of the serving thread
   std::thread thread;
 
   class Session;
   void Accept();
+  HttpReply Ask(const std::string& target) const;
   Reply Answer(const http::request<http::empty_body>& request) const;
 };
 
@@ -122,21 +158,38 @@ class HttpListener::Rep::Session : public std::enable_shared_from_this<Session> 
 void HttpListener::Rep::Accept() {
   acceptor.async_accept([this](error_code error, tcp::socket socket) {
     if (error == boost::asio::error::operation_aborted) return;
-    if (!error && connections < options.max_connections) {
+    if (error) {  // out of descriptors, most likely: the connection that waits would spin us
+      rest.expires_after(kAcceptAgain);
+      rest.async_wait([this](error_code) { Accept(); });
+      return;
+    }
+    if (connections < options.max_connections) {
       std::make_shared<Session>(this, std::move(socket))->Read();
     }
     Accept();
   });
 }
 
+// A page that fails is no reason to end the process.
+HttpReply HttpListener::Rep::Ask(const std::string& target) const {
+  const std::size_t mark = std::min(target.find('?'), target.size());
+  try {
+    return pages({target.substr(0, mark), target.substr(std::min(mark + 1, target.size()))});
+  } catch (const std::exception& e) {
+    LOG_EVERY_T(ERROR, 1) << "a page of HTTP failed: " << e.what();
+    return {500, "text/plain; charset=utf-8", "this page failed; the log says why\n"};
+  }
+}
+
 Reply HttpListener::Rep::Answer(const http::request<http::empty_body>& request) const {
   HttpReply page;
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
     page = {405, "text/plain; charset=utf-8", "only GET and HEAD\n"};
+  } else if (const auto host = request.find(http::field::host);
+             for_this_machine && host != request.end() && !IsOurs(host->value())) {
+    page = {421, "text/plain; charset=utf-8", kForThisMachine};
   } else {
-    const std::string target(request.target());
-    const std::size_t mark = std::min(target.find('?'), target.size());
-    page = pages({target.substr(0, mark), target.substr(std::min(mark + 1, target.size()))});
+    page = Ask(std::string(request.target()));
   }
   Reply reply(static_cast<http::status>(page.status), request.version());
   reply.set(http::field::content_type, page.type);
@@ -157,10 +210,18 @@ HttpListener::HttpListener(Options options, HttpPages pages) : rep_(std::make_un
 HttpListener::~HttpListener() { Stop(); }
 
 Status HttpListener::Start() {
+  if (rep_->options.port < 0 || rep_->options.port > 65'535) {
+    return Status(Code::kInvalid, "no port for HTTP is " + std::to_string(rep_->options.port));
+  }
   error_code error;
-  const auto address = boost::asio::ip::make_address(rep_->options.host, error);
+  const auto address = AddressOf(&rep_->io, rep_->options.host, &error);
+  if (error) {
+    return Status(Code::kUnavailable, "cannot listen for HTTP on '" + rep_->options.host + "': " +
+                                          error.message() + ". Is it an address of this machine?");
+  }
+  rep_->for_this_machine = address.is_loopback();
   const tcp::endpoint endpoint(address, static_cast<unsigned short>(rep_->options.port));
-  if (!error) rep_->acceptor.open(endpoint.protocol(), error);
+  rep_->acceptor.open(endpoint.protocol(), error);
   if (!error) rep_->acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) rep_->acceptor.bind(endpoint, error);
   if (!error) rep_->acceptor.listen(128, error);

@@ -1,5 +1,6 @@
 // A small HTTP/1.1 server for people and monitoring: GET and HEAD only, one thread, short
-// answers. Knows no page. docs/operations.md, "Monitoring".
+// answers; on loopback, only for who asks by an address or for localhost. Knows no page.
+// docs/operations.md, "Monitoring".
 #pragma once
 
 #include <functional>
@@ -28,7 +29,8 @@ struct HttpReply {
 // written as a URL is.
 std::string QueryValue(const std::string& query, const std::string& key);
 
-// Called by one thread at a time; must be short, as nobody else is answered meanwhile.
+// Called by one thread at a time; must be short, as nobody else is answered meanwhile. What it
+// throws is logged, and answered with 500.
 using HttpPages = std::function<HttpReply(const HttpRequest& request)>;
 
 class HttpListener {
@@ -46,7 +48,8 @@ class HttpListener {
   HttpListener(const HttpListener&) = delete;
   HttpListener& operator=(const HttpListener&) = delete;
 
-  // Binds and serves on a thread of its own. kUnavailable when the port is taken.
+  // Binds and serves on a thread of its own. kUnavailable when the port is taken or the host is
+  // no address of this machine, kInvalid when the port is none.
   Status Start();
   int port() const;
   // Closes all connections and waits for the thread. Any number of times.

@@ -2,11 +2,16 @@
 #include "wire/http_listener.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -19,9 +24,13 @@ namespace {
 // A connection that waits at most ten seconds for anything.
 class Caller {
  public:
-  explicit Caller(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  explicit Caller(int port, bool dial = true)
+      : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     const timeval patience{10, 0};
     setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (dial) Dial(port);
+  }
+  void Dial(int port) {
     sockaddr_in to{};
     to.sin_family = AF_INET;
     to.sin_port = htons(static_cast<std::uint16_t>(port));
@@ -52,13 +61,16 @@ class Caller {
 class HttpListenerTest : public testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(listener_.Start().ok()); }
-  std::string Get(const std::string& target, const std::string& method = "GET") {
+  std::string Get(const std::string& target, const std::string& method = "GET",
+                  const std::string& host = "127.0.0.1:7714") {
     Caller caller(listener_.port());
-    caller.Say(method + " " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    caller.Say(method + " " + target + " HTTP/1.1\r\nHost: " + host +
+               "\r\nConnection: close\r\n\r\n");
     return caller.Rest();
   }
 
   HttpListener listener_{{"127.0.0.1", 0, 4, 300}, [](const HttpRequest& asked) {
+                           if (asked.path == "/fails") throw std::runtime_error("on purpose");
                            if (asked.path == "/said") {
                              return HttpReply{200,
                                               "text/plain",
@@ -104,10 +116,70 @@ TEST_F(HttpListenerTest, OtherMethodsAreRefused) {
   EXPECT_NE(Get("/here", "DELETE").find("405"), std::string::npos);
 }
 
+// Found in review: an exception from a page ended the coordinator.
+TEST_F(HttpListenerTest, APageThatFailsEndsNothing) {
+  EXPECT_NE(Get("/fails").find("500 "), std::string::npos);
+  EXPECT_NE(Get("/here").find("200 OK"), std::string::npos);
+}
+
+// Found in review: a page from elsewhere, once its name was made to lead to 127.0.0.1, could read
+// the console in the browser of whoever had opened it.
+TEST_F(HttpListenerTest, OnLoopbackOnlyNamesOfThisMachineAreAnswered) {
+  for (const char* ours : {"127.0.0.1:7714", "127.0.0.1", "[::1]:7714", "[::1]", "localhost",
+                           "LOCALHOST:7714", "10.1.2.3:7714"}) {
+    EXPECT_NE(Get("/here", "GET", ours).find("200 OK"), std::string::npos) << ours;
+  }
+  for (const char* other : {"evil.example", "evil.example:7714", "localhost.evil.example",
+                            "127.0.0.1.evil.example:7714", "[evil.example]:80", "[", ""}) {
+    const std::string reply = Get("/here", "GET", other);
+    EXPECT_NE(reply.find("421 "), std::string::npos) << other << reply;
+    EXPECT_EQ(reply.find("it is"), std::string::npos) << other;
+  }
+  Caller old(listener_.port());  // no browser: HTTP/1.0 has no Host
+  old.Say("GET /here HTTP/1.0\r\n\r\n");
+  EXPECT_NE(old.Rest().find("200 OK"), std::string::npos);
+}
+
+TEST(HttpListenerStart, ListensOnNamesOfThisMachineAndSaysWhatItCannot) {
+  const HttpPages none = [](const HttpRequest&) { return HttpReply(); };
+  HttpListener named({"localhost", 0}, none);
+  EXPECT_TRUE(named.Start().ok());
+  const Status nowhere = HttpListener({"nowhere.invalid", 0}, none).Start();
+  EXPECT_EQ(nowhere.code(), Code::kUnavailable);
+  EXPECT_NE(nowhere.message().find("an address of this machine"), std::string::npos);
+  EXPECT_EQ(HttpListener({"127.0.0.1", 70'000}, none).Start().code(), Code::kInvalid);
+  const Status taken = HttpListener({"127.0.0.1", named.port()}, none).Start();
+  EXPECT_NE(taken.message().find("Is the port taken"), std::string::npos);
+}
+
+// Found in review: with no descriptor left for it, a connection that waited kept the thread busy.
+TEST_F(HttpListenerTest, WithoutDescriptorsItRests) {
+  Caller waiting(listener_.port(), /*dial=*/false);
+  rlimit former{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &former), 0);
+  const rlimit none{static_cast<rlim_t>(fcntl(0, F_DUPFD, 0)), former.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  waiting.Dial(listener_.port());
+  const auto cpu_ms = [] {
+    timespec used{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return used.tv_sec * 1000 + used.tv_nsec / 1'000'000;
+  };
+  const auto from = cpu_ms();
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(600);
+  std::this_thread::sleep_until(until);  // what is measured is that nothing happens
+  const auto used = cpu_ms() - from;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &former), 0);
+  close(static_cast<int>(none.rlim_cur));
+  EXPECT_LT(used, 60);
+  waiting.Say("GET /here HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  EXPECT_NE(waiting.Rest().find("200 OK"), std::string::npos);
+}
+
 TEST_F(HttpListenerTest, KeepsAConnectionForTheNextRequest) {
   Caller caller(listener_.port());
-  caller.Say("GET /here HTTP/1.1\r\nHost: x\r\n\r\n");
-  caller.Say("GET /there HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  caller.Say("GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  caller.Say("GET /there HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
   const std::string both = caller.Rest();
   EXPECT_NE(both.find("200 OK"), std::string::npos);
   EXPECT_NE(both.find("404"), std::string::npos);
