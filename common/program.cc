@@ -1,6 +1,8 @@
 // See program.h.
 #include "common/program.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
@@ -205,6 +207,15 @@ Status EnableFailpoints() {
   return OkStatus();
 }
 
+// The soft limit, usually 1024, is there for programs that use select(); ours have a connection
+// for each caller.
+void AllowDescriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) PLOG(WARNING) << "the limit of descriptors stays";
+}
+
 bool Asked(const std::vector<std::string>& arguments, std::string_view name) {
   for (const std::string& argument : arguments) {
     if (argument == "--") return false;
@@ -274,6 +285,7 @@ std::optional<int> StartProgram(std::string_view usage, int* argc, char*** argv)
 
   if (!google::IsGoogleLoggingInitialized()) google::InitGoogleLogging((*argv)[0]);
   std::signal(SIGPIPE, SIG_IGN);
+  AllowDescriptors();
   if (const Status points = EnableFailpoints(); !points.ok()) {
     std::cerr << name << ": " << points.message() << "\n";
     return 2;

@@ -16,7 +16,8 @@ namespace troth {
 // To be called first in main:
 //   if (const std::optional<int> done = troth::StartProgram(kUsage, &argc, &argv)) return *done;
 // Sets the flags of gflags from the arguments, starts glog (to stderr, from level INFO, unless
-// flags say otherwise) and ignores SIGPIPE. On return argv[0] is followed by the arguments that
+// flags say otherwise), ignores SIGPIPE and raises the soft limit of descriptors to the hard one.
+// On return argv[0] is followed by the arguments that
 // are no flags, in their order, and argc counts them.
 //
 // A value means: the program is done, with this exit code. 0 after --help (`usage`, then the

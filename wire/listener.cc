@@ -2,12 +2,11 @@
 #include "wire/listener.h"
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <future>
-#include <mutex>
 #include <thread>
 
+#include <glog/logging.h>
 #include <thrift/TOutput.h>
 #include <thrift/server/TThreadedServer.h>
 #include <thrift/transport/TBufferTransports.h>
@@ -27,6 +26,8 @@ using apache::thrift::transport::TSocket;
 using apache::thrift::transport::TTransport;
 using apache::thrift::transport::TTransportException;
 using apache::thrift::transport::TTransportFactory;
+
+constexpr std::chrono::milliseconds kAcceptAgain{50};
 
 // Tells the socket where a frame begins, so that each has its time.
 class Frames : public TFramedTransport {
@@ -52,6 +53,7 @@ class ServerSocket : public TServerSocket {
  public:
   explicit ServerSocket(const ListenerOptions& options)
       : TServerSocket(options.host, options.port),
+        what_(options.what),
         tls_(options.security == nullptr ? nullptr : options.security->tls()),
         patience_{options.handshake_ms, std::min(options.frame_ms, options.idle_ms)},
         doors_(tls_ == nullptr
@@ -64,6 +66,19 @@ class ServerSocket : public TServerSocket {
     return std::make_shared<WireSocket>(tls_, client, pChildInterruptSockReader_, patience_,
                                         doors_);
   }
+  // Thrift's server ends for good at an error of accept(). Out of descriptors, most likely: others
+  // must end first, and whoever waits to be accepted goes on waiting.
+  std::shared_ptr<TTransport> acceptImpl() override {
+    for (;;) {
+      try {
+        return TServerSocket::acceptImpl();
+      } catch (const TTransportException& e) {
+        if (e.getType() != TTransportException::UNKNOWN) throw;  // we stop
+        LOG_EVERY_T(ERROR, 1) << "no connection of " << what_ << " can be taken: " << e.what();
+      }
+      std::this_thread::sleep_for(kAcceptAgain);
+    }
+  }
 
  private:
   static std::size_t Unproven(const ListenerOptions& options) {
@@ -75,6 +90,7 @@ class ServerSocket : public TServerSocket {
     return static_cast<std::size_t>(std::max(1, options.max_connections / 4 * 3));
   }
 
+  const std::string what_;
   TlsContext* const tls_;
   const WireSocket::Patience patience_;
   const std::shared_ptr<Doorkeeper> doors_;
