@@ -4,7 +4,9 @@
 #include <iostream>
 #include <memory>
 
+#include <thrift/TOutput.h>
 #include <thrift/transport/TBufferTransports.h>
+#include <thrift/transport/TTransportException.h>
 
 #include "client/connection.h"
 #include "wire/protocol.h"
@@ -32,6 +34,8 @@ int Call(const ControlOptions& options,
       return 2;
     }
   }
+  apache::thrift::GlobalOutput.setOutputFunction([](const char*) {});  // we say it ourselves
+  bool connected = false;
   try {
     auto socket = std::make_shared<WireSocket>(tls.get(), address->host, address->port);
     socket->setConnTimeout(2'000);
@@ -41,14 +45,24 @@ int Call(const ControlOptions& options,
     wire::CoordinatorAdminClient client(
         BoundedProtocol<apache::thrift::transport::TTransport>(framed));
     framed->open();
+    connected = true;
     call(&client);
     return 0;
   } catch (const wire::Refused& refused) {
     std::cerr << "trothctl: refused: " << refused.message << "\n";
     return 1;
-  } catch (const apache::thrift::TException& e) {
+  } catch (const apache::thrift::transport::TTransportException& e) {
     std::cerr << "trothctl: no coordinator answers at " << options.coordinator << " (" << e.what()
-              << "). Is it running, and is this its administrators' port (--admin_port)?\n";
+              << "). Is it running, and is this its administrators' port (--admin_port)?"
+              << (connected && tls == nullptr
+                      ? " Does it speak TLS (--tls_cert, --tls_key, --tls_ca)?"
+                      : "")
+              << "\n";
+    return 3;
+  } catch (const apache::thrift::TException& e) {
+    std::cerr << "trothctl: what answers at " << options.coordinator
+              << " serves no administrators (" << e.what()
+              << "): is this the coordinator's --admin_port?\n";
     return 3;
   }
 }

@@ -66,6 +66,7 @@ Result<Roles> Roles::Parse(std::string_view text) {
     }
     roles.grants_.push_back(std::move(grant));
   }
+  if (roles.grants_.empty()) return Status(Code::kInvalid, "nobody is in it");
   return roles;
 }
 
@@ -141,8 +142,10 @@ Status Security::ReadRoles() {
   std::ifstream file(options_.roles, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
-  Result<Roles> read = file.good() ? Roles::Parse(text.str())
-                                   : Status(Code::kInvalid, "it cannot be read, or is empty");
+  // Half a file is as bad as none: `text` tells of both, and of a directory.
+  Result<Roles> read = file.good() && text.good()
+                           ? Roles::Parse(text.str())
+                           : Status(Code::kInvalid, "it cannot be read, or is empty");
   const bool first = roles_ == nullptr;
   roles_stamp_ = stamp;
   if (read.ok()) {

@@ -29,7 +29,7 @@ std::string_view RoleName(Role role);
 // Who is not in it may do nothing.
 class Roles {
  public:
-  // kInvalid names the line.
+  // kInvalid names the line, or says that there is none.
   static Result<Roles> Parse(std::string_view text);
   // Why `name` may not act as `role` (for the participant, or as the coordinator, `object`, unless
   // empty); nothing: it may.

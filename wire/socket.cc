@@ -226,7 +226,11 @@ std::uint32_t WireSocket::read(std::uint8_t* buffer, std::uint32_t size) {
     if (got > 0) return static_cast<std::uint32_t>(got);
     // A record began, and is not whole: from here its patience counts.
     if (!first && called_) until = std::min(until, After(patience_.frame_ms));
-    if (!Retry(got, until)) return 0;
+    if (Retry(got, until)) continue;
+    if (called_ || SSL_get_error(ssl_, got) != SSL_ERROR_SSL) return 0;
+    // With TLS 1.3 a server judges our certificate when our handshake is done already.
+    throw TTransportException(TTransportException::END_OF_FILE,
+                              "broken off by the other side: " + TlsFailure(ssl_));
   }
 }
 

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <memory>
 
 #include <glog/logging.h>
@@ -32,7 +34,7 @@ Status Useless(const std::string& flag, const std::string& path, const std::stri
 // Others than its owner, and a group that root chose, must not be able to read a key.
 Status CheckKeyMode(const std::string& path) {
   struct stat info;
-  if (stat(path.c_str(), &info) != 0) return Useless("--tls_key", path, "it cannot be read");
+  if (stat(path.c_str(), &info) != 0) return Useless("--tls_key", path, std::strerror(errno));
   const mode_t forbidden = info.st_uid == 0 ? 037 : 077;
   if ((info.st_mode & forbidden) == 0) return OkStatus();
   return Useless("--tls_key", path, "others may read it; run: chmod 600 " + path);

@@ -82,6 +82,9 @@ TEST(RolesTest, WrongLinesAreNamed) {
   EXPECT_THAT(Roles::Parse("x\n").status().message(), HasSubstr("line 1: ''"));
   EXPECT_THAT(Roles::Parse("x client\n").status().message(), HasSubstr("which participants"));
   EXPECT_THAT(Roles::Parse("x administrator all\n").status().message(), HasSubstr("nothing"));
+  for (const char* none : {"", "\n", "# x administrator\n\n"}) {
+    EXPECT_THAT(Roles::Parse(none).status().message(), HasSubstr("nobody")) << none;
+  }
 }
 
 TEST(RolesTest, EveryServiceOfTheContractHasOne) {
@@ -280,7 +283,9 @@ TEST_F(TlsTest, RefusesAnotherAuthority) {
   TlsFiles mixed = Files("teller", "/other");
   EXPECT_THAT(Hello(mixed), HasSubstr("certificate"));  // we do not believe the server
   mixed.authorities = Path("ca.pem");
-  EXPECT_THAT(Hello(mixed), HasSubstr("lost"));  // nor it us
+  // Nor it us; the caller is told why (it once heard "No more data to read").
+  EXPECT_THAT(Hello(mixed),
+              HasSubstr("lost: broken off by the other side: tlsv1 alert unknown ca"));
   EXPECT_EQ(Hello(Files("teller")), "teller");
 }
 
@@ -339,6 +344,23 @@ TEST_F(TlsTest, ReadsRolesAnewForOpenConnectionsToo) {
   EXPECT_THAT(said, HasSubstr("refused: certificate 'teller' may not use participant 'east'"));
 }
 
+// Found in review: an empty file of roles, which an editor leaves for a moment, or a directory, was
+// read as one in which nobody stands, and locked everybody out.
+TEST_F(TlsTest, AnEmptyFileOfRolesChangesNothing) {
+  Listen();
+  Caller caller = Connect(Files("teller"));
+  ASSERT_EQ(Hello(&caller), "teller");
+  Write(Path("roles"), "");
+  for (const auto end = steady_clock::now() + milliseconds(1'500); steady_clock::now() < end;) {
+    ASSERT_EQ(Hello(&caller), "teller");
+  }
+  for (const char* none : {"roles", "", "missing"}) {
+    const Status wrong = Security({Files("east"), Path(none), false}).CheckServer();
+    EXPECT_EQ(wrong.code(), Code::kInvalid) << none;
+    EXPECT_THAT(wrong.message(), HasSubstr("it cannot be read, or is empty")) << none;
+  }
+}
+
 TEST_F(TlsTest, SaysWhatIsWrongWithFiles) {
   const auto check = [](const SecurityOptions& options) {
     return Security(options).CheckServer().message();
@@ -352,6 +374,8 @@ TEST_F(TlsTest, SaysWhatIsWrongWithFiles) {
       HasSubstr("mismatch"));
   EXPECT_THAT(check({{Path("none"), good.key, good.authorities}, Path("roles"), false}),
               HasSubstr("--tls_cert '" + Path("none")));
+  EXPECT_THAT(check({{good.certificate, Path("none"), good.authorities}, Path("roles"), false}),
+              HasSubstr("none': No such file"));
   std::filesystem::permissions(good.key, std::filesystem::perms(0644));
   EXPECT_THAT(check({good, Path("roles"), false}), HasSubstr("chmod 600"));
 }

@@ -173,7 +173,7 @@ class Roles:
     """The file of roles, read: lines of NAME ROLE [OBJECT...], # comments."""
 
     def __init__(self, text: str) -> None:
-        """Raises SecurityError, which names the line."""
+        """Raises SecurityError, which names the line, or says that there is none."""
         self._grants: list[_Grant] = []
         for number, line in enumerate(text.splitlines(), 1):
             words = line.split("#")[0].split()
@@ -190,6 +190,8 @@ class Roles:
             if role == "participant" and not objects:
                 objects = [name]
             self._grants.append(_Grant(name, role, objects))
+        if not self._grants:
+            raise SecurityError("nobody is in it")
 
     def why_not(self, name: str, role: str, what: str = "") -> str | None:
         """Why `name` may not act as `role` (for `what`, unless empty); None: it may."""
