@@ -97,7 +97,11 @@ int Init() {
   const auto id =
       troth::Wal::Init(troth::PosixFileSystem(), FLAGS_wal_dir, FLAGS_name, LogOptions());
   if (!id.ok()) {
-    std::cerr << "troth-coordinator: " << id.status().message() << "\n";
+    std::cerr << "troth-coordinator: " << id.status().message()
+              << (id.status().code() == troth::Code::kNotFound
+                      ? "; make the directory above it first, on a local disk"
+                      : "")
+              << "\n";
     return 1;
   }
   std::cout << *id << "\n";
@@ -269,6 +273,10 @@ int Serve() {
 
 int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(kUsage, &argc, &argv)) return *done;
+  if (argc > 1) {
+    std::cerr << "troth-coordinator: '" << argv[1] << "' is no flag; see --help\n";
+    return 2;
+  }
   if (FLAGS_wal_dir.empty()) {
     std::cerr << "troth-coordinator: --wal_dir is required; see --help\n";
     return 2;

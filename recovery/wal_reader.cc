@@ -13,6 +13,9 @@
 namespace troth {
 namespace {
 
+constexpr std::string_view kAdvice =
+    ". Is the volume mounted? A new coordinator's log is made once, with troth-coordinator --init";
+
 class LogReading {
  public:
   LogReading(FileSystem* fs, std::string directory, WalVisitor* visitor)
@@ -56,10 +59,7 @@ Result<WalEnd> LogReading::Run(std::uint64_t through) {
   Result<WalListing> listing = ListWal(fs_, directory_);
   if (!listing.ok()) return listing.status();
   if (listing->empty()) {
-    return Status(Code::kNotFound,
-                  directory_ +
-                      " holds no log. Is the volume mounted? If this is to be a new "
-                      "coordinator, run init first");
+    return Status(Code::kNotFound, directory_ + " holds no log" + std::string(kAdvice));
   }
   if (listing->checkpoints.empty()) {
     return Refuse(WalFileName(WalFileKind::kCheckpoint, 0), 0,
@@ -271,6 +271,9 @@ bool IsTemporary(std::string_view name) {
 
 Result<WalListing> ListWal(FileSystem* fs, const std::string& directory) {
   Result<std::vector<std::string>> names = fs->List(directory);
+  if (names.status().code() == Code::kNotFound) {
+    return Status(Code::kNotFound, "there is no " + directory + std::string(kAdvice));
+  }
   if (!names.ok()) return names.status();
   WalListing listing;
   for (const std::string& name : *names) {

@@ -214,7 +214,7 @@ TEST(WalTest, AnEmptyDirectoryIsRefusedAndStaysEmpty) {
   ASSERT_TRUE(h.fs().MakeDirectory(WalHarness::directory()).ok());
   const Status status = h.Open();
   EXPECT_EQ(status.code(), Code::kNotFound);
-  EXPECT_THAT(status.message(), HasSubstr("run init"));
+  EXPECT_THAT(status.message(), HasSubstr("--init"));
   EXPECT_TRUE(h.fs().Snapshot().empty());
 }
 

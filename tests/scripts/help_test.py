@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Every program and every launcher answers --help with 0, and a wrong flag with 2 and advice.
+"""Every program and every launcher answers --help with 0, and a wrong flag with 2 and advice; what
+serves refuses an argument that is no flag (`troth-coordinator init` once started without a word).
 
 Usage: help_test.py BIN, the folder with the built programs (those of test libraries excepted).
 """
@@ -9,6 +10,7 @@ import sys
 
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), "../.."))
 TOOLS = ("_test", "_benchmark", "_fuzzer")  # their main is of a library
+SERVE = {"troth-coordinator", "troth-participant", "bank-branch"}
 SKIPPED = {".git", "build", "store", "__pycache__"}
 
 
@@ -47,6 +49,10 @@ def faults(path, is_program):
             yield f"an unknown flag exits {wrong.returncode}, not 2"
         if "--no-such-flag-anywhere" not in wrong.stderr:
             yield "an unknown flag is not named on stderr"
+    if os.path.basename(path) in SERVE:
+        stray = call("stray")
+        if stray.returncode != 2 or "'stray'" not in stray.stderr:
+            yield f"an argument that is no flag is not refused: {stray.returncode}, {stray.stderr!r}"
 
 
 def main():
