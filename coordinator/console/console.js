@@ -72,13 +72,13 @@ function element(name, text, attributes = {}) {
 // and selection survive; `fill(cells, item)` sets what differs. The first cell is the row's header.
 function fillTable(table, items, keyOf, columns, fill) {
   const body = table.tBodies[0];
-  const known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  const former = new Map([...body.rows].map((row) => [row.dataset.key, row]));
   let before = body.rows[0] || null;
   for (const item of items) {
     const key = keyOf(item);
-    let row = known.get(key);
+    let row = former.get(key);
     if (row) {
-      known.delete(key);
+      former.delete(key);
     } else {
       row = element('tr', undefined, {'data-key': key});
       row.append(element('th', undefined, {scope: 'row'}));
@@ -91,7 +91,12 @@ function fillTable(table, items, keyOf, columns, fill) {
     }
     fill([...row.cells], item);
   }
-  for (const row of known.values()) row.remove();
+  // What is left stands behind all that stays; also the second of a key that came twice.
+  while (before) {
+    const next = before.nextElementSibling;
+    before.remove();
+    before = next;
+  }
   const shown = items.length > 0;
   if (table.hidden === shown) table.hidden = !shown;
 }
@@ -612,7 +617,14 @@ function choose(id, move) {
 // The address says which transaction is looked at: it can be kept, sent, and gone back from.
 function readAddress(move) {
   const match = location.hash.match(/^#transaction=(.+)$/);
-  if (match) choose(decodeURIComponent(match[1]), move);
+  if (!match) return;
+  let id = match[1];
+  try {
+    id = decodeURIComponent(id);
+  } catch (error) {
+    // As it was written, then: the coordinator says that it is no id.
+  }
+  choose(id, move);
 }
 
 // ------------------------------------------------------------------------ going on

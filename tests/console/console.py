@@ -478,6 +478,40 @@ def a_participant_that_hangs(console):
         west.signal(signal.SIGCONT)
 
 
+def hostile(console):
+    """Addresses and names that were made to do harm."""
+    browser = console.browser
+    browser.driver.get("about:blank")
+    browser.driver.get(console.url + "#transaction=%zz")  # once this ended the script at its start
+    console.within(5, "opens also with an address that is no address",
+                   lambda: console.state() == "serving", console.state)
+    console.within(3, "says that it is no id", lambda: "not a transaction id" in
+                   browser.text("#transaction-summary"), lambda: browser.text("#transaction-summary"))
+    console.check("shows markup as text", browser.js("""
+        const bad = '<img src=x onerror="window.injected = 1"><b>';
+        const session = {pid: 1, user: bad, application: bad, waiting_ms: 1, lock: bad, behind: [],
+                         statement: bad};
+        setPaused(true);
+        known.doubt = {now_unix_ms: 1, under_way: 1, transactions: [
+          {transaction_id: bad, state: bad, age_ms: 1, waiting_for: [bad], why: bad, branches: [
+            {participant: bad, unseen: bad, prepared: {waiting: [session]}}]}]};
+        showDoubt();
+        return !document.querySelector('main img, main b') && window.injected === undefined &&
+          document.getElementById('doubt-table').innerText.includes(bad);"""))
+    # Once a row was left over each second.
+    console.check("what is told twice is shown twice, and no oftener", browser.js("""
+        const table = document.createElement('table');
+        table.append(document.createElement('tbody'));
+        const fill = (cells, item) => setText(cells[0], item);
+        for (const list of ['aab', 'aab', 'baa', 'ba', 'aaa', 'ab']) {
+          fillTable(table, [...list], (item) => item, 1, fill);
+          if (table.innerText.replace(/\\s/g, '') !== list) return false;
+        }
+        return true;"""))
+    browser.driver.get("about:blank")
+    console.open()
+
+
 def no_errors(console):
     """What the browser complained of, and what it asked for, in all of that."""
     errors = console.browser.errors()
@@ -488,7 +522,7 @@ def no_errors(console):
 
 
 SCENARIOS = (opens, updates, accessible, keyboard, looks, overview, lost_before_the_vote,
-             lost_after_the_decision, a_participant_that_hangs, no_errors)
+             lost_after_the_decision, a_participant_that_hangs, hostile, no_errors)
 
 
 def run(options):
