@@ -10,8 +10,10 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
+import unittest.mock
 
 import harness  # noqa: F401  pylint: disable=unused-import
 
@@ -29,6 +31,8 @@ from troth.participant.sweep import Answer, Sweep, Verdict
 from troth.participant.values import (
     Evidence, FinishKind, FinishRequest, FinishResult, LogPoint, PreparedBranch, PrepareKind,
     PrepareRequest, PrepareResult, Refusal, Refused, SeenCoordinator, VoteKind, WorkRequest)
+from troth.security import (
+    Roles, Security, SecurityError, SecurityOptions, TlsContext, TlsFiles)
 from troth.transport import MAX_FRAME_BYTES, FramedSocket, Listener, connect
 from troth.vote_mac import make_vote_mac
 from troth.wire.values.ttypes import Refused as WireRefused
@@ -578,6 +582,81 @@ class Echo:
         protocol.trans.read(1)
         answer.write(b"yes")
         answer.flush()
+
+
+class Doors(unittest.TestCase):
+    """A listener with TLS whose callers want more than their share."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.made = tempfile.TemporaryDirectory(prefix="troth-rules-")
+        cls.addClassCleanup(cls.made.cleanup)
+        subprocess.run([harness.ROOT / "scripts/dev-certs", cls.made.name, "--participant", "east"],
+                       check=True, capture_output=True)
+
+    def files(self, name):
+        at = f"{self.made.name}/{name}"
+        return TlsFiles(f"{at}.pem", f"{at}.key", f"{self.made.name}/ca.pem")
+
+    def setUp(self):
+        security = Security(SecurityOptions(self.files("east"), f"{self.made.name}/roles"))
+        self.listener = Listener("test", "127.0.0.1", 0, Echo(), max_connections=12,
+                                 security=security)
+        self.listener.start()
+        self.addCleanup(self.listener.stop, 0)
+        self.tls = TlsContext(self.files("teller"))
+
+    def ask(self):
+        """A connection that was answered."""
+        transport = connect("127.0.0.1", self.listener.port, 3, self.tls)
+        self.addCleanup(transport.close)
+        transport.set_timeout(3)
+        transport.write(b"x")
+        transport.flush()
+        transport.receive_frame()
+        self.assertEqual(transport.read(3), b"yes")
+        return transport
+
+    def test_who_never_shakes_hands_keeps_nobody_out(self):
+        """Once a dozen of them held all places for the five seconds of a handshake."""
+        silent = [socket.create_connection(("127.0.0.1", self.listener.port)) for _ in range(16)]
+        for sock in silent:
+            self.addCleanup(sock.close)
+        self.ask()
+        silent[0].settimeout(3)
+        self.assertEqual(silent[0].recv(1), b"")  # the oldest was broken off
+
+    def test_one_certificate_has_its_share(self):
+        held = [self.ask() for _ in range(9)]
+        with self.assertRaises((TTransportException, OSError)):
+            self.ask()
+        admin = TlsContext(self.files("admin"))
+        self.tls, teller = admin, self.tls
+        self.ask()  # another's
+        self.tls = teller
+        held[0].close()
+        for _ in range(100):
+            try:
+                self.ask()
+                return
+            except (TTransportException, OSError):
+                pass  # its end is on its way
+        self.fail("the place of a connection that ended was not given again")
+
+    def test_without_a_thread_the_listener_goes_on(self):
+        with unittest.mock.patch("threading.Thread.start", side_effect=RuntimeError("no thread")):
+            refused = socket.create_connection(("127.0.0.1", self.listener.port))
+            self.addCleanup(refused.close)
+            refused.settimeout(3)
+            self.assertEqual(refused.recv(1), b"")
+        self.ask()
+
+
+class RolesOfFiles(unittest.TestCase):
+    def test_an_empty_file_is_none(self):
+        for text in ("", "\n", "# x administrator\n"):
+            with self.assertRaisesRegex(SecurityError, "nobody"):
+                Roles(text)
 
 
 class Frames(unittest.TestCase):

@@ -201,10 +201,57 @@ def connect(host: str, port: int, timeout_s: float, tls: TlsContext | None = Non
     return FramedSocket(sock if tls is None else tls.call(sock, host, max(timeout_s, 0.001)))
 
 
+class Doors:
+    """Who is connected to a listener with TLS: bounds those that have not shown a certificate yet
+    (one more, and the oldest is broken off), and those of one certificate, so that no caller keeps
+    the others out. Thread-safe."""
+
+    def __init__(self, max_unproven: int, max_per_name: int) -> None:
+        self._max_unproven = max_unproven
+        self._max_per_name = max_per_name
+        self._lock = threading.Lock()
+        self._last = 0
+        self._unproven: dict[int, socket.socket] = {}  # oldest first; descriptors of our own
+        self._names: dict[int, str] = {}
+
+    def came(self, sock: socket.socket) -> int:
+        """The guest's number. OSError: there is no descriptor for it."""
+        own = sock.dup()
+        with self._lock:
+            self._last += 1
+            self._unproven[self._last] = own
+            if len(self._unproven) > self._max_unproven:
+                # An honest handshake takes milliseconds: the oldest is hardly one.
+                oldest = self._unproven.pop(next(iter(self._unproven)))
+                _shut(oldest)
+                oldest.close()
+            return self._last
+
+    def proved(self, guest: int, name: str) -> bool:
+        """The handshake is done. False: too many of that name are here."""
+        with self._lock:
+            self._forget(guest)
+            if sum(one == name for one in self._names.values()) >= self._max_per_name:
+                return False
+            self._names[guest] = name
+            return True
+
+    def left(self, guest: int) -> None:
+        with self._lock:
+            self._forget(guest)
+            self._names.pop(guest, None)
+
+    def _forget(self, guest: int) -> None:
+        own = self._unproven.pop(guest, None)
+        if own is not None:
+            own.close()
+
+
 class Listener:
     """One Thrift service on one port, a thread per connection. Beyond `max_connections` it
     stops accepting; a connection silent for `idle_ms` is closed, and so is one whose handshake or
-    frame takes too long. TLS, if `security` has it."""
+    frame takes too long. TLS, if `security` has it: then a quarter of the connections may be
+    without a certificate yet, and three quarters of one."""
 
     def __init__(self, what: str, host: str, port: int, processor: Any, *,
                  max_connections: int = 256, idle_ms: int = 300_000,
@@ -217,12 +264,15 @@ class Listener:
         self._processor = processor
         self._idle_s = idle_ms / 1000
         self._tls = None if security is None else security.tls
+        self._doors = None if self._tls is None else Doors(max(8, max_connections // 4),
+                                                           max(1, max_connections // 4 * 3))
         self._places = threading.Semaphore(max_connections)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._idle: set[socket.socket] = set()
         self._busy: set[socket.socket] = set()
         self._stopping = False
+        self._tell_at = 0.0
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -271,7 +321,7 @@ class Listener:
                 self._places.release()
                 if self._stopping:
                     return
-                log.warning("listener for %s: accept: %s", self._what, error)
+                self._tell("listener for %s: accept: %s", self._what, error)
                 time.sleep(0.05)  # out of descriptors, most likely: others must end first
                 continue
             with self._lock:
@@ -280,16 +330,41 @@ class Listener:
             if stopping:
                 sock.close()
                 return
-            threading.Thread(target=self._serve, args=(sock,), daemon=True,
-                             name=f"troth {self._what} connection").start()
+            self._begin(sock)
 
-    def _serve(self, raw: socket.socket) -> None:
+    def _begin(self, sock: socket.socket) -> None:
+        """Gives a connection a thread of its own, or closes it when there is none to be had."""
+        guest = 0
+        try:
+            if self._doors is not None:
+                guest = self._doors.came(sock)
+            threading.Thread(target=self._serve, args=(sock, guest), daemon=True,
+                             name=f"troth {self._what} connection").start()
+        except (OSError, RuntimeError) as error:
+            self._tell("listener for %s: closing a connection: %s", self._what, error)
+            if self._doors is not None:
+                self._doors.left(guest)
+            with self._lock:
+                self._idle.discard(sock)
+            sock.close()
+            self._places.release()
+
+    def _tell(self, text: str, *values: Any) -> None:
+        """In the log, at most once a second: callers must not be able to fill it."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._tell_at:
+                return
+            self._tell_at = now + 1
+        log.warning(text, *values)
+
+    def _serve(self, raw: socket.socket, guest: int) -> None:
         transport = None
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.settimeout(self._idle_s)
             if self._tls is not None:
-                raw = self._shake_hands(raw)
+                raw = self._shake_hands(raw, guest)
             transport = FramedSocket(raw)
             set_caller(transport.peer_name)
             protocol = protocol_on(transport)
@@ -306,29 +381,36 @@ class Listener:
             pass  # ended, idle for too long, or too large a frame
         except Exception as error:  # pylint: disable=broad-except
             # What is no message of the contract ends the connection, and nothing else.
-            log.warning("listener for %s: closing a connection: %s: %s", self._what,
+            self._tell("listener for %s: closing a connection: %s: %s", self._what,
                         type(error).__name__, error)
         finally:
             with self._changed:
                 self._idle.discard(raw)
                 self._busy.discard(raw)
                 self._changed.notify_all()
+            if self._doors is not None:
+                self._doors.left(guest)
             if transport is not None:
                 transport.close()
             raw.close()
             self._places.release()
 
-    def _shake_hands(self, raw: socket.socket) -> socket.socket:
+    def _shake_hands(self, raw: socket.socket, guest: int) -> socket.socket:
         """TLS over `raw`, whose place it takes. TTransportException: none came about."""
-        assert self._tls is not None
+        assert self._tls is not None and self._doors is not None
         peer = raw.getpeername()[0]
         with self._lock:
             self._idle.discard(raw)
         try:
             sock = self._tls.answer(raw)
         except OSError as error:
-            log.warning("closing a connection from %s: %s", peer, error)
+            self._tell("closing a connection from %s: %s", peer, error)
             raise TTransportException(TTransportException.NOT_OPEN, str(error)) from None
+        if not self._doors.proved(guest, peer_name(sock)):
+            sock.close()
+            self._tell("closing a connection from %s: too many of certificate '%s'", peer,
+                        peer_name(sock))
+            raise TTransportException(TTransportException.NOT_OPEN, "too many of a certificate")
         with self._lock:
             if self._stopping:
                 _shut(sock)
