@@ -123,7 +123,7 @@ Granted<Work> BranchTable::Open(const WorkRequest& request) {
   }
   Granted<std::unique_ptr<Session>> session = resource_manager_->Begin(
       {GidOf(branch->id), branch->mark, request.isolation, request.read_only, request.time_left,
-       request.one_statement, request.label});
+       request.one_statement, request.one_statement && request.last, request.label});
   Leaving leaving;
   std::optional<Refusal> refusal;
   Work work{request.transaction_id, nullptr};
@@ -195,6 +195,7 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
   std::unique_ptr<Session> leaving;
   milliseconds time_left{0};
   BranchView view;
+  bool sent = false;
   {
     MutexLock lock(&mutex_);
     const auto found = branches_.find(work.transaction_id);
@@ -209,7 +210,13 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
       failure =
           Refuse(Refused::kDeadline, "the deadline passed before the branch was prepared", true);
     }
-    if (failure.has_value()) {
+    sent = branch->session->PrepareSent();
+    TROTH_CHECK(last || !sent);
+    if (failure.has_value() && sent) {
+      branch->doom = failure;
+      branch->Enter(State::kPreparing, clock_->NowMs());
+      branch->driven = true;
+    } else if (failure.has_value()) {
       leaving = std::move(branch->session);
     } else {
       ++branch->works;
@@ -217,6 +224,11 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
       branch->driven = last;
       view = BranchView{branch->mark, branch->works, std::nullopt};
     }
+  }
+  if (failure.has_value() && sent) {
+    TROTH_MARK("prepared-with-work-that-is-refused");
+    DrivePrepares({branch}, milliseconds(0));
+    return *std::move(failure);
   }
   if (failure.has_value()) {
     leaving->Rollback();
@@ -371,7 +383,13 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
       leaving->roll_back_prepared.push_back(RollBackOf(id, result));
       End(id, {Ended::How::kRolledBack, false, branch->works, *branch->doom});
       return;
-    case Kind::kReadOnly: End(id, {Ended::How::kReadOnly, true, branch->works, {}}); return;
+    case Kind::kReadOnly:
+      if (branch->doom.has_value()) {
+        End(id, {Ended::How::kRolledBack, true, branch->works, *branch->doom});
+      } else {
+        End(id, {Ended::How::kReadOnly, true, branch->works, {}});
+      }
+      return;
     case Kind::kRefused: {
       // 42710: somebody else's is prepared under this GID.
       const bool settled = result.refusal.sqlstate != "42710";

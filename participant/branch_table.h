@@ -44,6 +44,7 @@ struct WorkRequest {
   Isolation isolation = Isolation::kDefault;
   bool read_only = false;
   bool one_statement = false;  // of work 0: see BeginOptions::with_first_statement
+  bool last = false;           // with one_statement: see BeginOptions::prepare_with_statement
   std::string label;           // of work 0: see BeginOptions::label
 };
 
@@ -114,7 +115,8 @@ class BranchTable {
   // until it is aborted; that refusal is returned. Without it the session is looked at
   // (Session::Broken) and the piece is counted. With `last` the branch is prepared too, which
   // waits until the database has answered or the deadline has passed; a refused vote is
-  // returned as its refusal.
+  // returned as its refusal. What was prepared with its only statement, and must not be, is rolled
+  // back: it was not voted for yet.
   Granted<BranchView> EndWork(const Work& work, std::optional<Refusal> failure, bool last);
 
   // Votes, in order. Waits at most `wait`; a branch that is slower votes kWorking and goes on:

@@ -292,7 +292,9 @@ wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool on
                                            const SessionWork& work) {
   Granted<WorkRequest> request = FromWire(context);
   if (!request.ok()) throw ToWire(request.refusal());
+  const bool last = context.__isset.last && context.last;
   request->one_statement = one_statement;
+  request->last = last;
   WorkTimes times(context, options_.slow_ms);
   Granted<Work> started = table_.StartWork(*request);
   times.started = WorkTimes::Clock::now();
@@ -304,7 +306,6 @@ wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool on
     failure = CaughtRefusal();
   }
   times.worked = WorkTimes::Clock::now();
-  const bool last = context.__isset.last && context.last;
   Granted<BranchView> view = table_.EndWork(*started, std::move(failure), last);
   if (!view.ok()) throw ToWire(view.refusal());
   wire::Branch branch;

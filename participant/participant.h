@@ -98,8 +98,10 @@ class Participant {
   virtual wire::Branch Execute(const wire::Context& context, const WorkFunction& work) = 0;
 
   // As Execute, for work that is one statement: it goes to the database together with the
-  // opening of the branch, which spares a round trip, and is parsed once for a connection.
-  // `look` sees what it answered and may throw ApplicationRefusal.
+  // opening of the branch, which spares a round trip, and is parsed once for a connection. In work
+  // 0 that is the last one too (early prepare), PREPARE goes with it and spares another. `look`
+  // sees what it answered and may throw ApplicationRefusal; what was prepared already is then
+  // rolled back, at the price of a call.
   virtual wire::Branch Execute(const wire::Context& context, const Statement& statement,
                                const std::function<void(const Rows& rows)>& look) = 0;
 

@@ -276,6 +276,7 @@ void PgConnection::Take(PGresult* raw) {
   const bool preparing = !preparing_.empty() && preparing_.front() == taken_statements_;
   ++taken_statements_;
   Answer answer;
+  answer.warning = std::exchange(warning_, "");
   answer.ok =
       status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
   answer.skipped = status == PGRES_PIPELINE_ABORTED;
@@ -407,10 +408,7 @@ void PgConnection::EndApplication() {
   if (face_) face_->transaction.reset();
 }
 
-void PgConnection::ForgetSigns() {
-  boundary_tag_.clear();
-  warning_.clear();
-}
+void PgConnection::ForgetSigns() { boundary_tag_.clear(); }
 
 void PgConnection::Cancel() {
   if (cancel_ == nullptr) return;

@@ -41,6 +41,7 @@ struct Answer {
   std::string tag;       // "PREPARE TRANSACTION"
   std::string sqlstate;  // of the error
   std::string message;   // of the error, as the server said it; never decided by
+  std::string warning;   // SQLSTATE of the first WARNING that came before its end
   std::vector<Row> rows;
   std::size_t affected = 0;  // rows changed, or found
 };
@@ -119,8 +120,6 @@ class PgConnection {
   // connection unfit for the pool; e.g. "COMMIT".
   const std::string& boundary_tag() const { return boundary_tag_; }
   bool unfit() const { return unfit_; }
-  // SQLSTATE of the first WARNING since the last ForgetSigns, or empty.
-  const std::string& warning() const { return warning_; }
   void ForgetSigns();
   void NoteTag(std::string_view tag);  // as if it had arrived
 
@@ -153,7 +152,7 @@ class PgConnection {
   std::size_t queued_units_ = 0;
   std::size_t ended_units_ = 0;
   std::string boundary_tag_;
-  std::string warning_;
+  std::string warning_;  // of the statement whose answer is on its way
   bool unfit_ = false;
   bool given_up_ = false;  // in a state of the protocol that nothing leads out of
 };

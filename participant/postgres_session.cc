@@ -28,10 +28,14 @@ constexpr char kLabel[] = "SELECT pg_catalog.set_config('application_name', $1, 
 // role: SET ROLE inside the block would change the owner of the prepared transaction, and then
 // nobody of ours could finish it. client_min_messages: else the warning that a wait for a standby
 // was cancelled could be hidden from us (L12a).
+// $1 is 0 in the same round trip as the drawing of the xid, which is then on its way to us: any
+// will do, for the one statement between can't end the block and draw another.
 constexpr char kGuard[] =
-    "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
-    " pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
-    " THEN 1 ELSE 0 END,"
+    "SELECT 1 OPERATOR(pg_catalog./) CASE"
+    " WHEN pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
+    " THEN 1"
+    " WHEN $1::pg_catalog.xid8 OPERATOR(pg_catalog.=) '0'::pg_catalog.xid8"
+    " AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 1 ELSE 0 END,"
     " CASE WHEN current_user OPERATOR(pg_catalog.<>) session_user"
     "  THEN pg_catalog.set_config('role', 'none', true) END,"
     " CASE WHEN pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.<>) 'notice'"
@@ -228,20 +232,38 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
                    false, ""};
   }
   connection_->EndApplication();
+  const bool prepare = options_.prepare_with_statement && !opened_;
+  if (prepare && TROTH_FAILPOINT("before-prepare")) {
+    return Unavailable("failpoint before-prepare");
+  }
   const std::size_t before = opened_ ? 0 : QueueOpening();
   const bool kept = connection_->QueueRepeated(sql, parameters);
-  connection_->Sync();
+  if (prepare) {
+    prepare_at_ = before + 1;
+    QueuePrepare();
+  } else {
+    connection_->Sync();
+  }
   connection_->Flush();
   const bool answered =
       connection_->Await(1, SteadyClock::now() + options_.time_left + kServerGrace);
+  const std::vector<Answer>& answers = connection_->answers();
+  // With an error before it PREPARE was skipped, for certain only when the unit has ended.
+  const bool failed =
+      std::any_of(answers.begin(), answers.begin() + std::min(before + 1, answers.size()),
+                  [](const Answer& a) { return !a.ok; });
+  if (prepare && answered && failed) started_ = over_ = false;
+  if (prepare && !answered && connection_->alive()) {
+    return Refusal{Refused::kDeadline, "the database did not answer in time", true, ""};
+  }
   if (before > 0) {
     if (std::optional<Refusal> refusal = TakeOpening(before, answered)) return *std::move(refusal);
-    connection_->ForgetSigns();  // BEGIN was ours, what follows it is not
+    connection_->ForgetSigns();  // BEGIN was ours, and so is PREPARE
   }
-  if (connection_->answers().size() <= before) return Unavailable(kLost);
-  Answer answer = connection_->answers()[before];
+  if (answers.size() <= before) return Unavailable(kLost);
+  Answer answer = answers[before];
   connection_->NoteTag(answer.tag);
-  if (answered) connection_->EndPipeline();
+  if (answered && !started_) connection_->EndPipeline();
   if (answer.ok) return answer;
   Refusal refusal = RefusalOf(answer.sqlstate, answer.message);
   if (kept && (answer.sqlstate == "0A000" || answer.sqlstate == "26000")) {
@@ -286,6 +308,7 @@ std::optional<Refusal> PostgresSession::Broken() {
                        "committed itself stays committed",
                    false, ""};
   }
+  if (started_) return std::nullopt;  // its answer says
   switch (connection_->transaction_status()) {
     case PQTRANS_INTRANS: return std::nullopt;
     case PQTRANS_INERROR:
@@ -297,6 +320,20 @@ std::optional<Refusal> PostgresSession::Broken() {
       return Refusal{Refused::kInvalid, "the work ended the branch's block (ROLLBACK)", false, ""};
     default: return Refusal{Refused::kDatabase, "the work left a statement unfinished", false, ""};
   }
+}
+
+void PostgresSession::QueuePrepare() {
+  started_ = true;
+  if (options_.read_only) {
+    const std::string parameters[] = {options_.mark};
+    connection_->QueuePrepared("troth_guard_ro", parameters);
+    connection_->Queue("ROLLBACK");
+  } else {
+    const std::string parameters[] = {std::to_string(xid_)};
+    connection_->QueuePrepared("troth_guard", parameters);
+    connection_->Queue("PREPARE TRANSACTION " + Quoted(options_.gid));
+  }
+  QueueCleaning();  // skipped when PREPARE is: then it is queued again
 }
 
 void PostgresSession::QueueCleaning() {
@@ -343,17 +380,8 @@ std::optional<PrepareResult> PostgresSession::StartPrepare() {
   if (TROTH_FAILPOINT("before-prepare")) return Refuse(Unavailable("failpoint before-prepare"));
   connection_->EndApplication();
   connection_->ForgetSigns();
-  started_ = true;
-  if (options_.read_only) {
-    const std::string parameters[] = {options_.mark};
-    connection_->QueuePrepared("troth_guard_ro", parameters);
-    connection_->Queue("ROLLBACK");
-  } else {
-    const std::string parameters[] = {std::to_string(xid_)};
-    connection_->QueuePrepared("troth_guard", parameters);
-    connection_->Queue("PREPARE TRANSACTION " + Quoted(options_.gid));
-  }
-  QueueCleaning();  // skipped when PREPARE is: then it is queued again
+  TROTH_CHECK(options_.read_only || xid_ != 0);
+  QueuePrepare();
   connection_->Flush();
   return std::nullopt;
 }
@@ -372,7 +400,7 @@ std::optional<PrepareResult> PostgresSession::PollPrepare() {
 // A failed PREPARE has ended the block and skipped the cleaning. A failed guard has left a block
 // open that is not to be trusted: its connection is dropped.
 void PostgresSession::CleanAfterFailure() {
-  const std::vector<Answer>& answers = connection_->answers();
+  const std::span<const Answer> answers = PrepareAnswers();
   const bool cleaned = answers.size() == 4 && answers[2].ok && answers[3].ok;
   over_ = cleaned;
   if (cleaned || !connection_->alive() || connection_->ended_units() < 1 || !answers[0].ok) return;
@@ -382,9 +410,15 @@ void PostgresSession::CleanAfterFailure() {
   connection_->Flush();
 }
 
+// The answers to QueuePrepare, as far as they have come: guard, PREPARE, position, RESET ALL.
+std::span<const Answer> PostgresSession::PrepareAnswers() const {
+  const std::vector<Answer>& answers = connection_->answers();
+  return std::span(answers).subspan(std::min(prepare_at_, answers.size()));
+}
+
 PrepareResult PostgresSession::Judge() {
   using Kind = PrepareResult::Kind;
-  const std::vector<Answer>& answers = connection_->answers();
+  const std::span<const Answer> answers = PrepareAnswers();
   const auto refused = [&](Refusal refusal) {
     return PrepareResult{Kind::kRefused, {}, 0, std::move(refusal)};
   };
@@ -414,11 +448,11 @@ PrepareResult PostgresSession::Judge() {
                     "the block had failed: PREPARE TRANSACTION answered " + answers[1].tag, false,
                     ""});
   }
-  if (!connection_->warning().empty()) {
+  if (!answers[1].warning.empty()) {
     return unknown({Refused::kDatabase,
-                    "PREPARE TRANSACTION came with a warning (SQLSTATE " + connection_->warning() +
+                    "PREPARE TRANSACTION came with a warning (SQLSTATE " + answers[1].warning +
                         "): it may not be as durable as asked for",
-                    true, connection_->warning()});
+                    true, answers[1].warning});
   }
   if (answers.size() < 3 || !answers[2].ok || answers[2].rows.empty()) {
     return unknown(Unavailable("the database did not tell its position after PREPARE"));

@@ -34,12 +34,14 @@ class PostgresSession : public Session {
   ~PostgresSession() override;
 
   std::optional<Refusal> Broken() override;
+  bool PrepareSent() const override { return started_; }
   void Rollback() override;
   void Cancel() override;
 
   // What libpqxx works with, once the block is open.
   pqxx::dbtransaction& transaction();
-  // Executes one statement, in one round trip, the opening of the block included.
+  // Executes one statement, in one round trip, the opening of the block included, and PREPARE if
+  // that was asked for.
   Granted<Answer> Run(const std::string& sql,
                       std::span<const std::optional<std::string>> parameters);
   PgConnection* connection() { return connection_.get(); }
@@ -57,8 +59,10 @@ class PostgresSession : public Session {
   std::size_t QueueOpening();
   std::optional<Refusal> TakeOpening(std::size_t statements, bool answered);
   std::optional<Refusal> OpenBlock();
+  void QueuePrepare();
   void QueueCleaning();
   void CleanAfterFailure();
+  std::span<const Answer> PrepareAnswers() const;
   PrepareResult Judge();
   PrepareResult Refuse(Refusal refusal);
   void Drop();
@@ -71,7 +75,8 @@ class PostgresSession : public Session {
   std::uint64_t xid_ = 0;
   std::atomic<bool> cancelled_{false};
   bool opened_ = false;
-  bool started_ = false;
+  bool started_ = false;        // PREPARE is sent
+  std::size_t prepare_at_ = 0;  // the place of the guard's answer, before PREPARE's
   bool over_ = false;  // the block has ended, and the connection has been told to clean itself
 };
 

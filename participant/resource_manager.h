@@ -52,6 +52,10 @@ struct BeginOptions {
   // The block is opened with the first statement, in the same round trip; what keeps it from
   // opening is then that statement's error.
   bool with_first_statement = false;
+  // That statement is the branch's only one, and PREPARE travels behind it in the same round trip;
+  // it is skipped when the statement fails. Prepare tells what it came to, and must be asked also
+  // when the work is refused in the end: see Session::PrepareSent.
+  bool prepare_with_statement = false;
   // Shown by the database as the name of the session while the block is open; empty: none of its
   // own. At most 63 bytes of printable ASCII.
   std::string label;
@@ -68,6 +72,10 @@ class Session {
   // not failed, no COMMIT, ROLLBACK or BEGIN seen from the application. Asked after each work;
   // costs no round trip. nullopt: it stands.
   virtual std::optional<Refusal> Broken() = 0;
+
+  // True once PREPARE was sent behind the only statement, and may have been executed: then it is no
+  // more Rollback that undoes the work, but Prepare and a finish.
+  virtual bool PrepareSent() const = 0;
 
   // Rolls the block back; waits for the database's word at most a second. Afterwards the
   // session can only be destroyed.

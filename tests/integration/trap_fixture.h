@@ -109,10 +109,12 @@ class TrapTest : public testing::Test {
     Granted<Work> started = table_->StartWork(request);
     if (!started.ok()) return started.refusal();
     const std::optional<Refusal> failure = what(started->session);
-    Granted<BranchView> view = table_->EndWork(*started, failure, false);
+    prepare_sent_ = started->session->PrepareSent();
+    Granted<BranchView> view = table_->EndWork(*started, failure, request.last);
     if (!view.ok()) return view.refusal();
     marks_[t] = view->mark;
     works_[t] = view->works;
+    if (view->vote.has_value()) evidence_[t] = view->vote->evidence;
     return std::nullopt;
   }
   // Work that takes 1 from an account.
@@ -205,6 +207,7 @@ class TrapTest : public testing::Test {
   int lives_ = 0;
   std::uint64_t drawn_ = 0;
   Answer answer_;
+  bool prepare_sent_ = false;  // with the statement, when the last work ended
   std::map<int, std::string> marks_;
   std::map<int, int> works_;
   std::map<int, Evidence> evidence_;

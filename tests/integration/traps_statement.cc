@@ -183,6 +183,214 @@ TEST_F(StatementTrap, AbortReachesTheNextStatementToo) {
   ticking.join();
 }
 
+// The only statement of a branch, and PREPARE behind it in the same round trip.
+class EarlyTrap : public StatementTrap {
+ protected:
+  std::optional<Refusal> Early(int t, const std::string& statement,
+                               std::vector<std::optional<std::string>> parameters = {},
+                               milliseconds time_left = milliseconds(10'000)) {
+    WorkRequest request;
+    request.last = true;
+    request.time_left = time_left;
+    return DoStatement(t, statement, std::move(parameters), 0, request);
+  }
+  std::optional<Refusal> EarlyTake(int t, int account) {
+    return Early(t, "UPDATE account SET balance = balance - $1 WHERE id = $2",
+                 {"1", std::to_string(account)});
+  }
+  // Early work of transaction 1 that waits for a standby at PREPARE; `then` ends the wait.
+  std::optional<Refusal> TakeWhileNoStandbyAnswers(const std::function<void()>& then,
+                                                   milliseconds time_left = milliseconds(10'000)) {
+    SetWaitForStandby(true);
+    auto work = std::async(std::launch::async, [&] { return Early(1, TakeSql(1), {}, time_left); });
+    Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    then();
+    const std::optional<Refusal> refusal = work.get();
+    EXPECT_TRUE(prepare_sent_);
+    return refusal;
+  }
+  void ToEachWhoWaits(const std::string& function) {
+    cluster_.Sql("SELECT count(" + function +
+                 "(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  }
+};
+
+TEST_F(EarlyTrap, IsPreparedInOneRoundTrip) {
+  for (int t = 1; t <= 6; ++t) {  // the first parses it; more than there are connections
+    ASSERT_FALSE(EarlyTake(t, 1));
+    EXPECT_EQ(answer_.affected, 1u);
+    EXPECT_TRUE(prepare_sent_);
+    EXPECT_EQ(PreparedCount(), 1);
+    EXPECT_TRUE(Prepared(t)) << "asked again, it votes the same";
+    ASSERT_EQ(Commit(t).kind, Finished::kDone);
+  }
+  EXPECT_EQ(Balance(1), 94);
+}
+
+TEST_F(EarlyTrap, ItsErrorSkipsPrepare) {
+  for (int t = 1; t <= 8; ++t) {  // twice as many as there are connections
+    const auto refused = Early(t, "UPDATE account SET balance = balance - 1000 WHERE id = 1");
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->sqlstate, "23514");
+    EXPECT_FALSE(prepare_sent_);
+  }
+  EXPECT_EQ(Early(20, "SELEKT 1")->sqlstate, "42601");
+  EXPECT_EQ(PreparedCount(), 0);
+  ASSERT_FALSE(EarlyTake(21, 1));
+  EXPECT_EQ(PreparedCount(), 1);
+}
+
+TEST_F(EarlyTrap, DeferredConstraintFailsAtPrepare) {
+  cluster_.Sql(
+      "SET client_min_messages = warning; DROP TABLE IF EXISTS entry;"
+      "CREATE TABLE entry (account int REFERENCES account (id) DEFERRABLE INITIALLY DEFERRED)");
+  for (int t = 1; t <= 5; ++t) {
+    EXPECT_EQ(Early(t, "INSERT INTO entry VALUES (999)")->sqlstate, "23503");
+    EXPECT_TRUE(prepare_sent_);
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+  }
+  EXPECT_FALSE(EarlyTake(6, 1)) << "the connections are fit again";
+  EXPECT_EQ(PreparedCount(), 1);
+}
+
+TEST_F(EarlyTrap, WhatTheApplicationRefusesIsRolledBack) {
+  for (int t = 1; t <= 5; ++t) {
+    WorkRequest request;
+    request.last = request.one_statement = true;
+    const auto refused = DoIn(
+        t,
+        [&](Session* session) {
+          EXPECT_TRUE(PostgresResourceManager::Run(session, TakeSql(1), {}).ok());
+          return std::optional(Refusal{Refused::kApplication, "no such account", false, ""});
+        },
+        0, request);
+    EXPECT_EQ(refused->message, "no such account");
+    EXPECT_TRUE(prepare_sent_);
+    EXPECT_EQ(Prepare(t).refusal.message, "no such account") << "the vote binds";
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+    EXPECT_EQ(PreparedCount(), 0);
+  }
+  ASSERT_FALSE(EarlyTake(6, 1)) << "the row is free";
+  EXPECT_EQ(Balance(1), 100);
+}
+
+TEST_F(EarlyTrap, ThatEndsTheBlock) {
+  int t = 0;
+  for (const char* end : {"COMMIT", "COMMIT AND CHAIN", "ROLLBACK", "ROLLBACK AND CHAIN", "END",
+                          "PREPARE TRANSACTION 'another'"}) {
+    EXPECT_TRUE(Early(++t, end)) << end;
+    if (cluster_.Sql("SELECT 1 FROM pg_prepared_xacts WHERE gid = 'another'") == "1") {
+      cluster_.Sql("ROLLBACK PREPARED 'another'");  // the work's own, which nobody can keep it from
+    }
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+    EXPECT_EQ(PreparedCount(), 0) << end;
+    ASSERT_FALSE(EarlyTake(++t, 1)) << end;
+    ASSERT_EQ(Abort(t).kind, Finished::kDone);
+  }
+  cluster_.Sql(
+      "CREATE OR REPLACE PROCEDURE commits() LANGUAGE plpgsql AS $$BEGIN"
+      " UPDATE account SET balance = 1; COMMIT; UPDATE account SET balance = 2; END$$");
+  EXPECT_EQ(Early(++t, "CALL commits()")->sqlstate, "2D000");
+  EXPECT_EQ(PreparedCount(), 0);
+  EXPECT_EQ(Balance(1), 100);
+}
+
+TEST_F(EarlyTrap, CopyIsRefusedAndWhatItPreparedToo) {
+  int t = 0;
+  for (const char* copy : {"COPY account TO STDOUT", "COPY account FROM STDIN"}) {
+    EXPECT_TRUE(Early(++t, copy)) << copy;
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+    Await(
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'");
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+    EXPECT_EQ(PreparedCount(), 0) << copy;
+    ASSERT_FALSE(EarlyTake(++t, 1));
+    ASSERT_EQ(Commit(t).kind, Finished::kDone);
+  }
+}
+
+TEST_F(EarlyTrap, GidInUseIsRefusedAndLeftAlone) {
+  cluster_.Sql("BEGIN; " + TakeSql(2) + "; PREPARE TRANSACTION '" + Gid(1) + "'");
+  EXPECT_EQ(EarlyTake(1, 1)->sqlstate, "42710");
+  EXPECT_EQ(PreparedCount(), 1);
+}
+
+TEST_F(EarlyTrap, ReadOnly) {
+  WorkRequest request;
+  request.read_only = request.last = true;
+  ASSERT_FALSE(DoStatement(1, "SELECT balance FROM account WHERE id = $1", {"1"}, 0, request));
+  EXPECT_EQ(answer_.rows[0][0], "100");
+  EXPECT_EQ(Prepare(1).kind, Vote::Kind::kReadOnly);
+  EXPECT_EQ(DoStatement(2, TakeSql(1), {}, 0, request)->sqlstate, "25006");
+  EXPECT_TRUE(DoStatement(3, "SET TRANSACTION READ WRITE", {}, 0, request));
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
+TEST_F(EarlyTrap, WarningsOfTheStatementAreNotThoseOfPrepare) {
+  cluster_.Sql(
+      "CREATE OR REPLACE FUNCTION warns() RETURNS int LANGUAGE plpgsql AS $$BEGIN"
+      " RAISE WARNING 'beware'; UPDATE account SET balance = 7 WHERE id = 1; RETURN 1; END$$");
+  ASSERT_FALSE(Early(1, "SELECT warns()"));
+  ASSERT_EQ(Commit(1).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 7);
+}
+
+TEST_F(EarlyTrap, CancelDuringTheWaitForAStandby) {
+  const auto refused = TakeWhileNoStandbyAnswers([&] { ToEachWhoWaits("pg_cancel_backend"); });
+  ASSERT_TRUE(refused) << "PREPARE answered success, with warning 01000: that is no vote";
+  EXPECT_EQ(refused->sqlstate, "01000");
+  SetWaitForStandby(false);
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
+TEST_F(EarlyTrap, TerminatedDuringTheWaitForAStandby) {
+  const auto refused = TakeWhileNoStandbyAnswers([&] { ToEachWhoWaits("pg_terminate_backend"); });
+  ASSERT_TRUE(refused);
+  EXPECT_TRUE(refused->retryable);
+  SetWaitForStandby(false);
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
+TEST_F(EarlyTrap, DeadlineDuringTheWaitForAStandby) {
+  const auto refused = TakeWhileNoStandbyAnswers([] {}, milliseconds(300));
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->reason, Refused::kDeadline);
+  EXPECT_EQ(PreparedCount(), 1) << "the test tried nothing";
+  EXPECT_EQ(Finish(1, false, 1).kind, Finished::kWorking);
+  SetWaitForStandby(false);
+  Await("SELECT count(*) = 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+  table_->Tick();  // takes the answer in
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
+TEST_F(EarlyTrap, AbortReachesItWhileItWaitsForARow) {
+  ASSERT_FALSE(TakeOne(1, 1));
+  auto waiting = std::async(std::launch::async, [this] { return EarlyTake(2, 1); });
+  Await("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+  EXPECT_EQ(Abort(2).kind, Finished::kDone);
+  EXPECT_TRUE(waiting.get());
+  EXPECT_EQ(PreparedCount(), 0);
+  ASSERT_TRUE(Prepared(1));
+}
+
+TEST_F(EarlyTrap, TerminatedWhileItWaitsForARow) {
+  ASSERT_FALSE(TakeOne(1, 1));
+  auto waiting = std::async(std::launch::async, [this] { return EarlyTake(2, 1); });
+  Await("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+  cluster_.Sql(
+      "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+      " WHERE wait_event_type = 'Lock'");
+  const auto refused = waiting.get();
+  ASSERT_TRUE(refused);
+  EXPECT_TRUE(refused->retryable);
+  EXPECT_EQ(Abort(2).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
+  ASSERT_FALSE(EarlyTake(3, 2));
+}
+
 // Of two branches of one id, the one that never voted must not touch the other.
 class TwoTablesTrap : public StatementTrap {
  protected:

@@ -5,6 +5,7 @@
 //   bad T                   a statement fails, and the application goes on
 //   done T / fail T / last T   the work ends: well, with the application's refusal, early prepare
 //   work T KEY              open, add 1, done
+//   early T KEY / early-fail T KEY   its only statement, PREPARE with it; the application's refusal
 //   prepare T [WORKS [MARK]]   the coordinator asks for the vote
 //   commit T / abort T      the coordinator's decision; commit names the vote's evidence
 //   pass MS                 time goes by, then a tick
@@ -92,6 +93,11 @@ class BranchTableTest : public testing::Test {
     if (verb == "done") return End(t, std::nullopt, false);
     if (verb == "last") return End(t, std::nullopt, true);
     if (verb == "fail") return End(t, Refusal{Refused::kApplication, "no", false, ""}, false);
+    if (verb == "early" || verb == "early-fail") {
+      std::string key;
+      in >> key;
+      return Early(t, key, verb == "early-fail");
+    }
     if (verb == "work") {
       std::string key;
       in >> key;
@@ -130,6 +136,19 @@ class BranchTableTest : public testing::Test {
     open_[t] = *work;
     return "ok";
   }
+  std::string Early(const std::string& t, const std::string& key, bool refuses) {
+    WorkRequest request;
+    request.transaction_id = Id(t);
+    request.time_left = milliseconds(5'000);
+    request.one_statement = request.last = true;
+    Granted<Work> work = table_->StartWork(request);
+    if (!work.ok()) return ReasonName(work.refusal());
+    open_[t] = *work;
+    std::optional<Refusal> failure = manager_->Run(static_cast<SimSession*>(work->session), key, 1);
+    if (meanwhile) meanwhile();
+    if (!failure && refuses) failure = Refusal{Refused::kApplication, "no", false, ""};
+    return End(t, std::move(failure), true);
+  }
   std::string End(const std::string& t, std::optional<Refusal> failure, bool last) {
     const Work work = open_.at(t);
     open_.erase(t);
@@ -166,6 +185,7 @@ class BranchTableTest : public testing::Test {
     return "?";
   }
 
+  std::function<void()> meanwhile;  // between an early statement and the end of its work
   ManualClock clock_;
   SimDatabase database_{{"7000000000000000001", 5}};
   std::unique_ptr<SimResourceManager> manager_;
@@ -300,6 +320,70 @@ TEST_F(BranchTableTest, AbortWaitsBehindPrepare) {
   EXPECT_EQ(Do("prepare 1"), "ended");
   EXPECT_EQ(Do("abort 1"), "done");
   EXPECT_TRUE(database_.Prepared().empty());
+}
+
+TEST_F(BranchTableTest, EarlyWorkIsPreparedWithItsStatement) {
+  meanwhile = [&] { EXPECT_EQ(database_.Prepared().size(), 1u); };
+  EXPECT_EQ(Do("early 1 a"), "prepared");
+  EXPECT_EQ(Do("prepare 1 1"), "prepared");
+  EXPECT_EQ(Do("commit 1"), "done");
+  EXPECT_EQ(database_.Read("a"), 1);
+}
+
+TEST_F(BranchTableTest, EarlyWorkThatIsRefusedLeavesNothingPrepared) {
+  EXPECT_EQ(Do("early-fail 1 a"), "application");
+  EXPECT_TRUE(database_.Prepared().empty());
+  EXPECT_EQ(Do("prepare 1 1"), "application") << "the vote binds";
+  EXPECT_EQ(Do("early 1 a"), "ended");
+  EXPECT_EQ(Do("abort 1"), "done");
+  EXPECT_EQ(Do("early 2 a"), "prepared") << "its locks are free";
+}
+
+TEST_F(BranchTableTest, EarlyWorkThatIsAbortedMeanwhileLeavesNothingPrepared) {
+  meanwhile = [&] { EXPECT_EQ(Do("abort 1"), "working"); };
+  EXPECT_EQ(Do("early 1 a"), "ended");
+  EXPECT_TRUE(database_.Prepared().empty());
+  EXPECT_EQ(Do("abort 1"), "done");
+}
+
+TEST_F(BranchTableTest, EarlyWorkPastItsDeadlineLeavesNothingPrepared) {
+  meanwhile = [&] { Do("pass 6000"); };
+  EXPECT_EQ(Do("early 1 a"), "deadline");
+  EXPECT_TRUE(database_.Prepared().empty());
+}
+
+TEST_F(BranchTableTest, EarlyWorkWhoseRollBackIsLostIsFinishedByItsAbort) {
+  database_.fate = [](const std::string& what, const std::string&) {
+    return what == "ROLLBACK" ? SimDatabase::Fate::kLostBefore : SimDatabase::Fate::kNormal;
+  };
+  EXPECT_EQ(Do("early-fail 1 a"), "application");
+  EXPECT_EQ(database_.Prepared().size(), 1u) << "the test tried nothing";
+  database_.fate = nullptr;
+  EXPECT_EQ(Do("abort 1"), "done");
+  EXPECT_TRUE(database_.Prepared().empty()) << "ended, and taken for settled";
+}
+
+TEST_F(BranchTableTest, EarlyWorkWhoseAnswerIsLateOrLostIsNoVote) {
+  using Fate = SimDatabase::Fate;
+  int t = 0;
+  for (const Fate fate : {Fate::kLostBefore, Fate::kLostAfter, Fate::kWarning}) {
+    database_.fate = [fate](const std::string& what, const std::string&) {
+      return what == "PREPARE" ? fate : Fate::kNormal;
+    };
+    const std::string id = std::to_string(++t);
+    EXPECT_EQ(Do("early " + id + " a"), fate == Fate::kWarning ? "database" : "unavailable");
+    EXPECT_TRUE(database_.Prepared().empty());
+    EXPECT_EQ(Do("abort " + id), "done");
+  }
+  database_.fate = nullptr;
+  database_.slowness = [](const std::string& what, const std::string&) {
+    return what == "PREPARE" ? 2 : 0;
+  };
+  EXPECT_EQ(Do("early 9 a"), "deadline");
+  EXPECT_EQ(Do("abort 9"), "working") << "PREPARE is under way";
+  for (int i = 0; i < 3; ++i) Do("pass 10");
+  EXPECT_TRUE(database_.Prepared().empty());
+  EXPECT_EQ(Do("abort 9"), "done");
 }
 
 TEST_F(BranchTableTest, ASlowBranchIsAskedAgain) {

@@ -20,6 +20,9 @@ class ContractWorld {
 
   // Adds to a key's value inside a branch.
   virtual std::optional<Refusal> Add(Session* session, const std::string& key, std::int64_t n) = 0;
+  // The same as a branch's first statement, of a block that is opened with it.
+  virtual std::optional<Refusal> AddAsStatement(Session* session, const std::string& key,
+                                                std::int64_t n) = 0;
   // Committed value, seen from outside.
   virtual std::optional<std::int64_t> Read(const std::string& key) = 0;
   virtual std::size_t PreparedCount() = 0;

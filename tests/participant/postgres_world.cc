@@ -10,6 +10,9 @@
 namespace troth {
 namespace {
 
+constexpr char kAdd[] =
+    "INSERT INTO kv VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = kv.value + $2";
+
 class PostgresWorld : public ContractWorld {
  public:
   PostgresWorld() {
@@ -27,11 +30,14 @@ class PostgresWorld : public ContractWorld {
   std::unique_ptr<ResourceManager> NewManager() override { return Open(); }
 
   std::optional<Refusal> Add(Session* session, const std::string& key, std::int64_t n) override {
-    return Try([&] {
-      PostgresResourceManager::Transaction(session).exec_params(
-          "INSERT INTO kv VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = kv.value + $2",
-          key, n);
-    });
+    return Try([&] { PostgresResourceManager::Transaction(session).exec_params(kAdd, key, n); });
+  }
+  std::optional<Refusal> AddAsStatement(Session* session, const std::string& key,
+                                        std::int64_t n) override {
+    const std::optional<std::string> parameters[] = {key, std::to_string(n)};
+    Granted<Answer> answer = PostgresResourceManager::Run(session, kAdd, parameters);
+    if (answer.ok()) return std::nullopt;
+    return answer.refusal();
   }
   std::optional<std::int64_t> Read(const std::string& key) override {
     const std::string value = cluster_.Sql("SELECT value FROM kv WHERE key = '" + key + "'");

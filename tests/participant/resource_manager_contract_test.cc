@@ -75,6 +75,37 @@ TEST_P(Contract, PreparedBranchIsInvisibleUntilCommitted) {
   EXPECT_EQ(world_->PreparedCount(), 0u);
 }
 
+TEST_P(Contract, PrepareTravelsWithTheOnlyStatement) {
+  BeginOptions options = Options();
+  options.with_first_statement = options.prepare_with_statement = true;
+  std::unique_ptr<Session> session = Begin(options);
+  EXPECT_FALSE(session->PrepareSent());
+  EXPECT_FALSE(world_->AddAsStatement(session.get(), "a", 5));
+  EXPECT_TRUE(session->PrepareSent());
+  EXPECT_FALSE(session->Broken()) << "that the block is over is no fault";
+  EXPECT_EQ(world_->PreparedCount(), 1u) << "before anybody asked";
+  const PrepareResult result = Prepare(session.get());
+  ASSERT_EQ(result.kind, Prepared::kPrepared);
+  EXPECT_EQ(Finish(Commit(result.evidence)).kind, Finished::kDone);
+  EXPECT_EQ(world_->Read("a"), 5);
+}
+
+TEST_P(Contract, PrepareIsSkippedWithTheOnlyStatement) {
+  std::unique_ptr<Session> first = Begin(Options());
+  EXPECT_FALSE(world_->Add(first.get(), "a", 1));
+  BeginOptions options = Options("troth:east:main-0123456789ab.1-00000001.8");
+  options.with_first_statement = options.prepare_with_statement = true;
+  options.time_left = milliseconds(50);
+  std::unique_ptr<Session> second = Begin(options);
+  const std::optional<Refusal> refusal = world_->AddAsStatement(second.get(), "a", 1);
+  ASSERT_TRUE(refusal.has_value());
+  EXPECT_EQ(refusal->sqlstate, "55P03");
+  EXPECT_FALSE(second->PrepareSent());
+  second->Rollback();
+  EXPECT_EQ(world_->PreparedCount(), 0u);
+  EXPECT_EQ(Prepare(first.get()).kind, Prepared::kPrepared);
+}
+
 TEST_P(Contract, RolledBackPreparedBranchLeavesNothing) {
   PrepareOne("a");
   EXPECT_EQ(Finish(Abort()).kind, Finished::kDone);

@@ -14,6 +14,10 @@ class SimWorld : public ContractWorld {
   std::optional<Refusal> Add(Session* session, const std::string& key, std::int64_t n) override {
     return Of(session)->Add(key, n);
   }
+  std::optional<Refusal> AddAsStatement(Session* session, const std::string& key,
+                                        std::int64_t n) override {
+    return manager_.Run(Of(session), key, n);
+  }
   std::optional<std::int64_t> Read(const std::string& key) override { return database_.Read(key); }
   std::size_t PreparedCount() override { return database_.Prepared().size(); }
   void EndBlock(Session* session, bool commit, bool chain) override {

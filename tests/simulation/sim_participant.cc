@@ -155,12 +155,13 @@ WorkSaid Participant::Work(const WorkAsk& ask) {
   request.time_left = milliseconds(ask.left_ms);
   request.mark = ask.mark;
   request.read_only = ask.read_only;
+  request.one_statement = request.last = ask.work == 0 && ask.last && !ask.contended;
   Granted<troth::Work> work = table.StartWork(request);
   if (!work.ok()) return Refused(work.refusal());
   auto* session = static_cast<SimSession*>(work->session);
   std::optional<Refusal> failure;
   if (!ask.read_only) {
-    failure = session->Add(ask.key, 1);
+    failure = rep_->process->manager.Run(session, ask.key, 1);
     if (!failure.has_value() && ask.contended) {
       failure = session->Add("row-" + std::to_string(rep_->random() % 64), 1);
     }

@@ -116,6 +116,7 @@ std::optional<Refusal> SimSession::Broken() {
     return Refusal{Refused::kInvalid, "the work executed " + boundary_, false, ""};
   }
   if (failed_) return Refusal{Refused::kDatabase, "a statement of the work failed", false, "25P02"};
+  if (result_.has_value()) return std::nullopt;
   if (!open_) return Refusal{Refused::kInvalid, "the work ended the branch's block", false, ""};
   return std::nullopt;
 }
@@ -233,21 +234,36 @@ Granted<std::unique_ptr<Session>> SimResourceManager::Begin(const BeginOptions& 
   return std::unique_ptr<Session>(new SimSession(database_, options));
 }
 
+std::optional<Refusal> SimResourceManager::Run(SimSession* session, const std::string& key,
+                                               std::int64_t amount) {
+  std::optional<Refusal> refusal = session->Add(key, amount);
+  if (refusal.has_value() || !session->options_.prepare_with_statement) return refusal;
+  StartPrepare(session);
+  // What the database says of the statement comes with what it says of PREPARE.
+  if (session->askings_left_ > 0) {
+    return Refusal{Refused::kDeadline, "the database did not answer in time", true, ""};
+  }
+  if (!session->Alive()) return Unavailable();
+  return std::nullopt;
+}
+
+// The effect is at the first asking, the answer may take longer.
+void SimResourceManager::StartPrepare(SimSession* session) {
+  Meet();
+  session->result_ = session->Prepare();
+  session->result_->acquaintance = acquaintance_;
+  session->askings_left_ =
+      database_->slowness ? database_->slowness("PREPARE", session->options_.gid) : 0;
+  if (session->result_->kind == PrepareResult::Kind::kPrepared) {
+    memory_.Remember(session->result_->evidence.point);
+  }
+}
+
 void SimResourceManager::Prepare(std::span<PrepareItem> items, std::chrono::milliseconds) {
   for (PrepareItem& item : items) {
     if (item.result.has_value()) continue;
     auto* session = static_cast<SimSession*>(item.session);
-    if (!session->result_.has_value()) {
-      // The effect is at the first asking, the answer may take longer.
-      Meet();
-      session->result_ = session->Prepare();
-      session->result_->acquaintance = acquaintance_;
-      session->askings_left_ =
-          database_->slowness ? database_->slowness("PREPARE", session->options_.gid) : 0;
-      if (session->result_->kind == PrepareResult::Kind::kPrepared) {
-        memory_.Remember(session->result_->evidence.point);
-      }
-    }
+    if (!session->result_.has_value()) StartPrepare(session);
     if (session->askings_left_-- <= 0) item.result = session->result_;
   }
 }

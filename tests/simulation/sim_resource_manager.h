@@ -91,6 +91,7 @@ class SimSession : public Session {
  public:
   ~SimSession() override;
   std::optional<Refusal> Broken() override;
+  bool PrepareSent() const override { return result_.has_value(); }
   void Rollback() override;
   void Cancel() override { cancelled_ = true; }
 
@@ -137,11 +138,14 @@ class SimResourceManager : public ResourceManager {
   Result<DatabaseState> Look() override;
   Result<std::vector<SeenCoordinator>> LoadSeen() override;
   Status StoreSeen(const SeenCoordinator& seen) override;
+  // One statement, SimSession::Add, and what travels with it.
+  std::optional<Refusal> Run(SimSession* session, const std::string& key, std::int64_t amount);
   bool HoldSweep(std::string_view) override { return !database_->away_; }
 
  private:
   // Meets the database, as a new connection does, if it is another life than before.
   bool Meet();
+  void StartPrepare(SimSession* session);
   FinishResult FinishOne(const FinishOrder& order);
   FinishResult JudgeOne(const FinishOrder& order);
 
