@@ -6,6 +6,7 @@
 #include <gflags/gflags.h>
 
 #include "cli/commands.h"
+#include "cli/terminal.h"
 #include "common/program.h"
 #include "wire/main_flags.h"
 
@@ -78,6 +79,7 @@ bool ParseAge(const std::string& text, std::int64_t* ms) {
 
 int main(int argc, char** argv) {
   if (const auto done = troth::StartProgram(kUsage, &argc, &argv)) return *done;
+  const troth::Printable shown(std::cout), said(std::cerr);
   using Command = int (*)(const troth::ControlOptions&, const troth::Arguments&);
   static const std::map<std::string, Command> kCommands = {
       {"status", troth::StatusCommand},

@@ -90,6 +90,20 @@ class OperatorTest(unittest.TestCase):
             waiter.join(20)
             self.assertTrue(waiter.done)
 
+    def test_a_statement_commands_no_terminal(self):
+        """Whoever may wait for a row chooses what an operator's terminal is sent."""
+        stuck = self.stuck
+        identity, claims = stuck.begin(account=4)
+        waiter = stuck.wait_behind("west", 4, 1, note=" /* \x1b[2J\u009b2J\x07 \u00e9 */")[0]
+        why = stuck.ctl("why", identity)
+        self.assertIn("/* ?[2J\u00bf2J? \u00e9 */", why)
+        self.assertNotRegex(why, "[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+        said = subprocess.run([f"{BIN}/trothctl", "\x1b[31m"], capture_output=True, text=True,
+                              check=False)
+        self.assertIn("no command '?[31m'", said.stderr)
+        stuck.decide(identity, claims)
+        waiter.join(20)
+
     def test_of_a_participant_that_is_up(self):
         """Its database is asked by itself; the coordinator tells all, by one command."""
         stuck = self.stuck

@@ -33,19 +33,20 @@ def until(what, condition, seconds=20):
 class Waiter(threading.Thread):
     """A session of an application that updates one account, and waits for whoever has it."""
 
-    def __init__(self, conninfo, account):
+    def __init__(self, conninfo, account, note=""):
         super().__init__(daemon=True)
         self.connection = psycopg2.connect(conninfo + " application_name=reports")
         self.pid = self.connection.info.backend_pid
         self.account = account
+        self.note = note
         self.done = False
         self.start()
 
     def run(self):
         try:
             with self.connection, self.connection.cursor() as cursor:
-                cursor.execute("UPDATE account SET balance = balance + 0 WHERE number = %s",
-                               (self.account,))
+                cursor.execute(f"UPDATE account{self.note} SET balance = balance + 0 "
+                               "WHERE number = %s", (self.account,))
             self.done = True
         except psycopg2.Error:
             pass  # the server was stopped
@@ -140,11 +141,12 @@ class StuckBank:
         self.decide(transaction_id, claims)
         return transaction_id
 
-    def wait_behind(self, name, account, count):
-        """Sessions that wait for the account, one behind the other; returns when all do."""
+    def wait_behind(self, name, account, count, note=""):
+        """Sessions that wait for the account, one behind the other; returns when all do. `note`
+        stands in their statements."""
         waiters = []
         for _ in range(count):
-            waiters.append(Waiter(self.bank.clusters[name].conninfo("bank"), account))
+            waiters.append(Waiter(self.bank.clusters[name].conninfo("bank"), account, note))
             until("the session waits", lambda: self.bank.sql(
                 name, "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = "
                 f"{waiters[-1].pid}")[0][0] == 1)
