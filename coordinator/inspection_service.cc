@@ -6,9 +6,11 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <utility>
 
+#include <glog/logging.h>
 #include <thrift/transport/TBufferTransports.h>
 
 #include "ParticipantAdmin.h"
@@ -240,15 +242,25 @@ struct Inspection::Rep {
                                               const std::vector<std::string>& names);
 };
 
+// On a thread of its own; when there is none to be had, by whoever waits for the answer.
+template <typename Question>
+static auto AskAside(Question question) {
+  try {
+    return std::async(std::launch::async, question);
+  } catch (const std::system_error& e) {
+    LOG_EVERY_T(ERROR, 1) << "participants are asked one after the other: " << e.what();
+    return std::async(std::launch::deferred, question);
+  }
+}
+
 // Asks all of them at once.
 static std::map<std::string, Prepared> AskAll(Security* security, const Members& members,
                                               const std::vector<std::string>& ids) {
   std::map<std::string, std::future<Prepared>> asked;
   for (const auto& [name, member] : members) {
     if (!member.where.up) continue;
-    asked[name] = std::async(std::launch::async, [security, whom = &member, &ids] {
-      return AskPrepared(security, whom->where, ids);
-    });
+    asked[name] = AskAside(
+        [security, whom = &member, &ids] { return AskPrepared(security, whom->where, ids); });
   }
   std::map<std::string, Prepared> held;
   for (const auto& [name, member] : members) {
@@ -518,10 +530,9 @@ std::vector<wire::Diagnosis> Inspection::Diagnose() {
   rep_->Find(&members);
   std::vector<std::future<wire::Diagnosis>> asked;
   for (const auto& [name, member] : members) {
-    asked.push_back(
-        std::async(std::launch::async, [security = rep_->channel->security(), whom = &member] {
-          return AskDiagnosis(security, *whom);
-        }));
+    asked.push_back(AskAside([security = rep_->channel->security(), whom = &member] {
+      return AskDiagnosis(security, *whom);
+    }));
   }
   std::vector<wire::Diagnosis> list;
   for (auto& answer : asked) list.push_back(answer.get());

@@ -10,6 +10,7 @@
 #include <array>
 #include <chrono>
 #include <deque>
+#include <system_error>
 
 #include <glog/logging.h>
 #include <thrift/transport/TBufferTransports.h>
@@ -237,9 +238,15 @@ void ThriftChannel::Connect(const struct Connect& to) {
     slot = std::make_unique<Peer>();
     slot->index = to.participant;
     slot->name = to.name;
-    slot->reconnector = std::thread([this, peer = slot.get()] { ReconnectLoop(peer); });
   }
   Peer* peer = slot.get();
+  if (!peer->reconnector.joinable()) {
+    try {
+      peer->reconnector = std::thread([this, peer] { ReconnectLoop(peer); });
+    } catch (const std::system_error& e) {  // it enrols again, each 10 s
+      LOG(ERROR) << "participant " << to.name << " is not connected to: " << e.what();
+    }
+  }
   peer->leaving = false;
   peer->database = to.database;
   peer->database_address = to.database_address;

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
+#include <system_error>
 #include <thread>
 
 #include <glog/logging.h>
 #include <thrift/TOutput.h>
+#include <thrift/concurrency/ThreadFactory.h>
 #include <thrift/server/TThreadedServer.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TServerSocket.h>
@@ -17,6 +19,9 @@
 namespace troth {
 namespace {
 
+using apache::thrift::concurrency::Runnable;
+using apache::thrift::concurrency::Thread;
+using apache::thrift::concurrency::ThreadFactory;
 using apache::thrift::protocol::TProtocol;
 using apache::thrift::server::TThreadedServer;
 using apache::thrift::transport::TBufferedTransport;
@@ -99,6 +104,43 @@ class ServerSocket : public TServerSocket {
 // The connection that this thread serves.
 thread_local const WireSocket* this_connection = nullptr;
 
+// The thread of a connection, made before Thrift counts on it; it runs when it is started.
+class ReadyThread : public Thread {
+ public:
+  // Throws std::system_error when there is no thread to be had. `detached`, for the base: that has
+  // no thread to join.
+  explicit ReadyThread(std::shared_ptr<Runnable> runnable)
+      : Thread(/*detached=*/true, std::move(runnable)), thread_([this] {
+          if (start_.get_future().get()) this->runnable()->run();
+        }) {}
+  ~ReadyThread() override {
+    if (!thread_.joinable()) return;
+    start_.set_value(false);
+    thread_.join();
+  }
+  void start() override { start_.set_value(true); }
+  void join() override { thread_.join(); }
+
+ private:
+  std::promise<bool> start_;
+  std::thread thread_;  // the last member: it uses the others
+};
+
+// Lets a connection go for which there is no thread; Thrift's own ends the process then.
+class ReadyThreads : public ThreadFactory {
+ public:
+  std::shared_ptr<Thread> newThread(std::shared_ptr<Runnable> runnable) const override {
+    try {
+      auto thread = std::make_shared<ReadyThread>(runnable);
+      runnable->thread(thread);
+      return thread;
+    } catch (const std::system_error& e) {
+      LOG_EVERY_T(ERROR, 1) << "closing a connection, there is no thread for it: " << e.what();
+      throw TTransportException(TTransportException::CLIENT_DISCONNECT, "no thread");
+    }
+  }
+};
+
 // Framed transports that refuse large frames; Thrift's own limit is 16 MB.
 class SmallFrames : public TTransportFactory {
  public:
@@ -162,7 +204,8 @@ Listener::Listener(ListenerOptions options, std::shared_ptr<apache::thrift::TPro
   rep_->socket->setSendTimeout(10'000);
   rep_->socket->setAcceptBacklog(1024);
   rep_->server = std::make_unique<TThreadedServer>(
-      std::move(processor), rep_->socket, std::make_shared<SmallFrames>(), BoundedProtocols());
+      std::move(processor), rep_->socket, std::make_shared<SmallFrames>(), BoundedProtocols(),
+      std::make_shared<ReadyThreads>());
   rep_->server->setConcurrentClientLimit(rep_->options.max_connections);
   rep_->server->setServerEventHandler(rep_->started);
 }
