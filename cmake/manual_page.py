@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 
-FLAG = re.compile(r"^  (--[a-z-]+) \((\w+), default (.*)\)$")
+FLAG = re.compile(r"^  (--[a-z_]+) \((\w+), default (.*)\)$")
 
 
 def escaped(text):
@@ -27,7 +27,7 @@ def flags_of_program(shown):
         flag = FLAG.match(line)
         if flag:
             name, kind, default = flag.groups()
-            out.append(f"\n**{name}** (*{kind}*, default `{default}`)\n:")
+            out.append(f"\n**{escaped(name)}** (*{kind}*, default `{default}`)\n:")
         elif line.startswith("      ") and out:
             out[-1] += " " + escaped(line.strip())
     return "\n".join(out)

@@ -29,9 +29,9 @@ namespace {
 
 constexpr int kMaxFlagFileDepth = 8;  // a file that names itself ends here
 
-// One argument that is a flag, taken apart. `name` has underscores.
+// One argument that is a flag, taken apart. `name` has underscores; `written`, what was typed.
 struct FlagArgument {
-  std::string name;
+  std::string name, written;
   std::optional<std::string> value;
 };
 
@@ -45,15 +45,10 @@ std::optional<FlagArgument> SplitFlag(std::string_view argument) {
   FlagArgument flag;
   const size_t equals = argument.find('=');
   flag.name = argument.substr(0, equals);
+  flag.written = "--" + flag.name;
   std::replace(flag.name.begin(), flag.name.end(), '-', '_');
   if (equals != std::string_view::npos) flag.value = argument.substr(equals + 1);
   return flag;
-}
-
-// The name as people write it.
-std::string Dashed(std::string name) {
-  std::replace(name.begin(), name.end(), '_', '-');
-  return "--" + name;
 }
 
 // Number of characters to insert, remove or change to make `b` of `a`.
@@ -78,10 +73,11 @@ bool OfALibrary(const gflags::CommandLineFlagInfo& flag) {
          flag.filename.rfind("./src/", 0) == 0;
 }
 
-Status UnknownFlag(const std::string& name) {
+Status UnknownFlag(const FlagArgument& argument) {
   std::vector<gflags::CommandLineFlagInfo> flags;
   gflags::GetAllFlags(&flags);
   std::string nearest;
+  const std::string& name = argument.name;
   size_t best = std::max<size_t>(2, name.size() / 3) + 1;
   for (const gflags::CommandLineFlagInfo& flag : flags) {
     if (OfALibrary(flag)) continue;
@@ -91,8 +87,8 @@ Status UnknownFlag(const std::string& name) {
       nearest = flag.name;
     }
   }
-  std::string message = "unknown flag " + Dashed(name);
-  if (!nearest.empty()) message += "; did you mean " + Dashed(nearest) + "?";
+  std::string message = "unknown flag " + argument.written;
+  if (!nearest.empty()) message += "; did you mean --" + nearest + "?";
   return Status(Code::kInvalid, message);
 }
 
@@ -127,23 +123,23 @@ class FlagParser {
     std::optional<std::string> value = argument.value;
     gflags::CommandLineFlagInfo info;
     if (!gflags::GetCommandLineFlagInfo(name.c_str(), &info)) {
-      if (name.rfind("no", 0) != 0 || value) return UnknownFlag(name);
+      if (name.rfind("no", 0) != 0 || value) return UnknownFlag(argument);
       const std::string positive = name.substr(name.rfind("no_", 0) == 0 ? 3 : 2);
       if (!gflags::GetCommandLineFlagInfo(positive.c_str(), &info) || info.type != "bool") {
-        return UnknownFlag(name);
+        return UnknownFlag(argument);
       }
       name = positive;
       value = "false";
     }
     if (!value && info.type == "bool") value = "true";
     if (!value) {
-      if (next == nullptr) return Status(Code::kInvalid, "flag " + Dashed(name) + " needs a value");
+      if (next == nullptr) return Status(Code::kInvalid, "flag --" + name + " needs a value");
       value = *next;
       *took_next = true;
     }
     if (name == "flagfile") return ReadFile(*value, depth);
     if (gflags::SetCommandLineOption(name.c_str(), value->c_str()).empty()) {
-      return Status(Code::kInvalid, "flag " + Dashed(name) + ": '" + *value +
+      return Status(Code::kInvalid, "flag --" + name + ": '" + *value +
                                         "' is not allowed; it takes a value of type " + info.type +
                                         ": " + info.description);
     }
@@ -202,7 +198,7 @@ std::string BaseName(std::string_view path) {
 Status EnableFailpoints() {
   if (FLAGS_enable_failpoints) return failpoint::EnableFromEnvironment();
   if (std::getenv("TROTH_FAILPOINTS") != nullptr) {
-    LOG(WARNING) << "TROTH_FAILPOINTS is set, and ignored without --enable-failpoints";
+    LOG(WARNING) << "TROTH_FAILPOINTS is set, and ignored without --enable_failpoints";
   }
   return OkStatus();
 }
@@ -243,7 +239,7 @@ std::string DescribeFlags(bool full) {
     if (OfALibrary(flag) && !full) continue;
     const bool quoted = flag.type == "string";
     const std::string shown = quoted ? "\"" + flag.default_value + "\"" : flag.default_value;
-    out += "  " + Dashed(flag.name) + " (" + flag.type + ", default " + shown + ")\n";
+    out += "  --" + flag.name + " (" + flag.type + ", default " + shown + ")\n";
     out += Wrapped(flag.description, 6, 100);
   }
   return out;

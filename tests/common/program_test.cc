@@ -67,7 +67,7 @@ class ProgramTest : public ::testing::Test {
 TEST_F(ProgramTest, HelpShowsUsageAndOwnFlagsAndEndsWith0) {
   EXPECT_EQ(Start({"--help"}), 0);
   EXPECT_THAT(out_, HasSubstr("Tests a thing.\n"));
-  EXPECT_THAT(out_, HasSubstr("--listen-port (int32, default 7411)\n      Port for the tests"));
+  EXPECT_THAT(out_, HasSubstr("--listen_port (int32, default 7411)\n      Port for the tests"));
   EXPECT_THAT(out_, HasSubstr("--directory (string, default \"\")"));
   EXPECT_THAT(out_, Not(HasSubstr("--logtostderr")));
   EXPECT_EQ(err_, "");
@@ -90,17 +90,17 @@ TEST_F(ProgramTest, VersionNamesTheProgram) {
 TEST_F(ProgramTest, UnknownFlagEndsWith2AndNamesANearOne) {
   EXPECT_EQ(Start({"--listen-prot", "1"}), 2);
   EXPECT_THAT(err_, HasSubstr("troth-test: unknown flag --listen-prot"));
-  EXPECT_THAT(err_, HasSubstr("did you mean --listen-port?"));
+  EXPECT_THAT(err_, HasSubstr("did you mean --listen_port?"));
   EXPECT_THAT(err_, HasSubstr("--help"));
   EXPECT_EQ(out_, "");
 }
 
 TEST_F(ProgramTest, WrongOrMissingValueEndsWith2) {
   EXPECT_EQ(Start({"--listen-port=many"}), 2);
-  EXPECT_THAT(err_, HasSubstr("--listen-port: 'many' is not allowed"));
+  EXPECT_THAT(err_, HasSubstr("--listen_port: 'many' is not allowed"));
   EXPECT_THAT(err_, HasSubstr("int32"));
   EXPECT_EQ(Start({"--listen-port"}), 2);
-  EXPECT_THAT(err_, HasSubstr("--listen-port needs a value"));
+  EXPECT_THAT(err_, HasSubstr("--listen_port needs a value"));
   EXPECT_EQ(FLAGS_listen_port, 7411);
 }
 
@@ -152,7 +152,7 @@ TEST_F(ProgramTest, FlagFileThatNamesItselfIsAMistake) {
 TEST_F(ProgramTest, FailpointsAreInertUntilTheFlagIsGiven) {
   ::setenv("TROTH_FAILPOINTS", "program-test-point=error", 1);
   EXPECT_EQ(Start({}), std::nullopt);
-  EXPECT_THAT(err_, HasSubstr("ignored without --enable-failpoints"));
+  EXPECT_THAT(err_, HasSubstr("ignored without --enable_failpoints"));
   EXPECT_FALSE(TROTH_FAILPOINT("program-test-point"));
   EXPECT_EQ(Start({"--enable_failpoints"}), std::nullopt);
   EXPECT_TRUE(TROTH_FAILPOINT("program-test-point"));

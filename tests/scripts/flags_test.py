@@ -15,7 +15,7 @@ DOCUMENT = os.path.join(ROOT, "docs", "operations.md")
 PROGRAMS = ["troth-coordinator", "troth-participant", "trothctl"]
 TABLE = re.compile(r"(<!-- flags of ([a-z-]+): tests/scripts/flags_test.py --write -->\n)(.*?)"
                    r"(<!-- end of flags -->\n)", re.S)
-FLAG = re.compile(r"^  (--[a-z-]+) \((\w+), default (.*)\)$")
+FLAG = re.compile(r"^  (--[a-z_]+) \((\w+), default (.*)\)$")
 
 
 def table_of(program):
@@ -24,7 +24,7 @@ def table_of(program):
     for line in shown.split("\nFlags:\n", 1)[1].splitlines():
         if flag := FLAG.match(line):
             name, _, default = flag.groups()
-            rows.append([f"`{name.replace('-', '_').replace('__', '--', 1)}`",
+            rows.append([f"`{name}`",
                          "" if default == '""' else f"`{default}`", ""])
         elif line.startswith("      ") and rows:
             rows[-1][2] = f"{rows[-1][2]} {line.strip()}".strip().replace("|", "\\|")
