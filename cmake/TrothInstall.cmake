@@ -8,8 +8,10 @@ include(GNUInstallDirs)
 install(TARGETS troth-coordinator DESTINATION bin COMPONENT coordinator)
 install(TARGETS troth-participant DESTINATION bin COMPONENT participant)
 install(TARGETS trothctl DESTINATION bin COMPONENT trothctl)
-install(FILES packaging/coordinator.flags packaging/participant-NAME.flags.example
+install(FILES packaging/coordinator.flags
         DESTINATION share/doc/troth-coordinator/examples COMPONENT coordinator)
+install(FILES packaging/participant-NAME.flags.example
+        DESTINATION share/doc/troth-participant/examples COMPONENT participant)
 
 # Units and flag files name where they are installed: known when that is done.
 foreach(component coordinator participant)
@@ -102,9 +104,9 @@ foreach(package IN ITEMS coordinator:troth-coordinator participant:troth-partici
   set(CPACK_DEBIAN_${upper}_PACKAGE_NAME ${name})
   set(CPACK_DEBIAN_${upper}_FILE_NAME DEB-DEFAULT)
 endforeach()
-install(DIRECTORY docs/monitoring DESTINATION share/doc/troth-coordinator COMPONENT coordinator)
-install(FILES docs/operations.md docs/protocol.md docs/wal_format.md
-        DESTINATION share/doc/troth-coordinator COMPONENT coordinator)
+# All that the operator's manual refers to, so that its links lead somewhere.
+install(DIRECTORY docs/ DESTINATION share/doc/troth-coordinator COMPONENT coordinator
+        PATTERN man EXCLUDE)
 install(FILES docs/participants.md DESTINATION share/doc/libtroth-dev COMPONENT dev)
 
 # ---- Debian packages. Libraries that programs link are found by dpkg-shlibdeps.

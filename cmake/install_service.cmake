@@ -8,6 +8,7 @@ else()
 endif()
 if(troth_component STREQUAL "participant")
   set(unit troth-participant@.service)
+  file(MAKE_DIRECTORY "$ENV{DESTDIR}${sysconfdir}/troth")  # for flags and statements
 else()
   set(unit troth-coordinator.service)
   if(NOT EXISTS "$ENV{DESTDIR}${sysconfdir}/troth/coordinator.flags")

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import socket
@@ -159,6 +160,18 @@ def check_units(root):
         say(said.strip().splitlines()[-1].lstrip("→ "))
 
 
+def check_documents(root):
+    """Where the operator's manual leads, there is something."""
+    folder = root.path / "usr/share/doc/troth-coordinator"
+    links = set(re.findall(r"\]\(([^)#:]+)[^):]*\)",
+                           (folder / "operations.md").read_text(encoding="utf-8")))
+    missing = sorted(link for link in links if not (folder / link).exists())
+    if len(links) < 5 or missing:
+        raise Failed(f"operations.md leads to {missing} of {len(links)}")
+    if "troth-participant:" not in root.run("dpkg", "-S", "/etc/troth").replace(",", ":"):
+        raise Failed("a participant alone has no /etc/troth for its flags")
+
+
 def check_headers(root):
     """Each installed header compiles alone, against installed files only."""
     headers = sorted((root.path / "usr/include/troth").rglob("*.h"))
@@ -230,7 +243,7 @@ def prepare_databases(root, sql):
         "-- name: withdraw\n-- rows: 1\n-- message: not enough\n"
         "UPDATE account SET balance = balance - $2 WHERE id = $1 AND balance >= $2;\n")
     # As shipped, but for the name of the instance.
-    example = root.path / "usr/share/doc/troth-coordinator/examples/participant-NAME.flags.example"
+    example = root.path / "usr/share/doc/troth-participant/examples/participant-NAME.flags.example"
     shutil.copy(example, root.path / "etc/troth/participant-east.flags")
 
 
@@ -325,6 +338,7 @@ def main():
         before = root.named_ours()
         install(root, asked.packages)
         check_units(root)
+        check_documents(root)
         done["installed"] = True
         check_headers(root)
         build_application(root)
