@@ -1,6 +1,6 @@
 // What an application links to make one transaction out of changes in several services:
 //
-//   troth::Client client({.coordinators = *troth::Address::ParseList("127.0.0.1:7400")});
+//   troth::Client client({.coordinators = *troth::Address::ParseList("127.0.0.1:7711")});
 //   troth::Outcome outcome = troth::RunTransaction(client, {}, [&](troth::Transaction& tx) {
 //     return tx.Work<bank::BankBranchClient>("east", [&](auto& east, const auto& context) {
 //       bank::ApplyReply reply;

@@ -19,7 +19,7 @@ DEFINE_uint64(runs, 100, "so many runs");
 DEFINE_double(minutes, 0, "runs for so long instead of --runs");
 DEFINE_int32(transactions, 400, "transactions of a run");
 DEFINE_string(profile, "default",
-              "what goes wrong: default, stormy, calm, disk, network, retention");
+              "what goes wrong: default, stormy, calm, disk, network, retention, failover");
 DEFINE_bool(trace, false, "one run only; its timeline on stdout, the closing line on stderr");
 DEFINE_bool(require_marks, false, "fails when a marked path of the product was never reached");
 DEFINE_bool(shrink, true, "makes a failing run smaller while it still fails");
