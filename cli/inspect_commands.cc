@@ -193,8 +193,8 @@ int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
   if (arguments.size() != 1) return Usage("why ID|GID [--database CONNINFO]");
   const std::optional<Asked> asked = ParseAsked(arguments[0]);
   if (!asked) return NoId(arguments[0]);
-  if (const Status secret = CheckNoSecret(options.database); !secret.ok()) {
-    std::cerr << "trothctl: --database: " << secret.message() << "\n";
+  if (const Status secret = CheckNoSecret(options.database, "--database"); !secret.ok()) {
+    std::cerr << "trothctl: " << secret.message() << "\n";
     return 2;
   }
   wire::TransactionReport report;

@@ -3,14 +3,15 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "common/status.h"
 
 namespace troth {
 
-// kInvalid when `conninfo` (libpq's, or a URI) holds a secret: the arguments of a process are shown
-// to everybody by ps. The message says where secrets belong, and does not repeat them. What libpq
-// can't parse is left to the connection, which says why.
-Status CheckNoSecret(const std::string& conninfo);
+// kInvalid when `conninfo` (libpq's, or a URI), the value of `flag`, holds a secret: the arguments
+// of a process are shown to everybody by ps. The message names the flag, says where secrets belong,
+// and does not repeat them. What libpq can't parse is left to the connection, which says why.
+Status CheckNoSecret(const std::string& conninfo, std::string_view flag = "--conninfo");
 
 }  // namespace troth
