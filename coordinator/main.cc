@@ -156,6 +156,7 @@ int Serve() {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGHUP, SIG_IGN);  // certificates and roles are read anew when they change
 
   troth::Security security(troth::SecurityFromFlags());
   if (const troth::Status secure = Check(&security); !secure.ok()) {

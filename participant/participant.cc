@@ -56,6 +56,15 @@ std::string RandomText() {
   return text;
 }
 
+// Nobody is to be killed by what asks others to read their files anew: ours are read when they
+// change. An application that handles SIGHUP keeps its handler.
+void IgnoreHangUp() {
+  struct sigaction now {};
+  if (sigaction(SIGHUP, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) {
+    std::signal(SIGHUP, SIG_IGN);
+  }
+}
+
 BranchTable::Random MarkSource() {
   // Marks are drawn under the table's lock-free path by several threads: one source each.
   return [] {
@@ -457,7 +466,10 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
   sigaddset(&signals, SIGINT);
   sigset_t before;
   // Threads started from here on inherit the mask: the signals come to us only.
-  if (take_signals) pthread_sigmask(SIG_BLOCK, &signals, &before);
+  if (take_signals) {
+    pthread_sigmask(SIG_BLOCK, &signals, &before);
+    IgnoreHangUp();
+  }
   Status status = Listen(std::move(application));
   std::thread ticks, notes, sweep;
   if (status.ok()) {

@@ -111,7 +111,8 @@ class Participant {
   // Opens both listeners, starts recovery and the bond to the coordinators, and serves
   // `application` (the generated processor of the service) until Stop, SIGTERM or SIGINT; then
   // refuses new branches, lets those under way end for at most 5 s, rolls the rest back.
-  // SIGTERM and SIGINT are taken for the process while it runs (`take_signals`).
+  // SIGTERM and SIGINT are taken for the process while it runs, and SIGHUP is ignored from then on,
+  // unless the application handles it (`take_signals`).
   // Prints nothing; logs one line when it is ready. An error: a port is taken.
   virtual Status Serve(std::shared_ptr<apache::thrift::TProcessor> application,
                        bool take_signals = true) = 0;

@@ -9,6 +9,7 @@ participant, and two sessions of an application waiting; real processes, real Po
 
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +55,19 @@ class OperatorTest(unittest.TestCase):
         self.assertRegex(refused.stderr, r"^trothctl: --database holds a password, .*passfile")
         self.assertNotIn("--conninfo", refused.stderr)
         self.assertNotIn("s3cret", refused.stdout + refused.stderr)
+
+    def test_a_hang_up_ends_nobody(self):
+        """SIGHUP is ignored: a server reads its files when they change."""
+        bank = self.stuck.bank
+        servers = (bank.coordinator, *bank.branches.values())
+        for process in servers:
+            process.signal(signal.SIGHUP)
+        # All of them are asked, after the signal.
+        found = self.stuck.ctl_json("doctor")
+        self.assertEqual([f for f in found if f["about"] == "participant"], [])
+        self.assertEqual(len({f["process"] for f in found}), len(servers))
+        for process in servers:
+            self.assertTrue(process.running(), process.tail())
 
     def test_two_commands(self):
         """What is stuck, why, since when, and whom it blocks."""

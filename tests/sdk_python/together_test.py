@@ -4,6 +4,7 @@ so is the Python branch, while transfers run: the books of both banks agree afte
 programs built (TROTH_BIN or build/release/bin); skipped, and says so, when there are none."""
 
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -108,6 +109,14 @@ class Together(unittest.TestCase):
         outcomes = [self.transfer(1 + i % ACCOUNTS, last=i % 2 == 1) for i in range(40)]
         self.assertEqual({outcome.kind for outcome in outcomes}, {troth.Kind.COMMITTED})
         self.check(outcomes)
+
+    def test_a_hang_up_ends_nobody(self):
+        """It is ignored: files are read when they change."""
+        for server in self.processes.values():
+            server.process.send_signal(signal.SIGHUP)
+        self.assertTrue(self.transfer(1).committed)
+        for name, server in self.processes.items():
+            self.assertIsNone(server.process.poll(), name)
 
     def test_read_only_and_mixed(self):
         with self.client.transaction(read_only=True) as tx:

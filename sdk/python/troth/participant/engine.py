@@ -233,12 +233,15 @@ class Participant:
 
     def serve(self, processor: Any, take_signals: bool = True) -> None:
         """Opens both listeners, starts recovery and the bond to the coordinators, and serves
-        `processor` (the generated one of the service) until stop(), SIGTERM or SIGINT; then
-        refuses new branches, lets those under way end for at most 5 s, rolls the rest back.
+        `processor` (the generated one of the service) until stop(), SIGTERM or SIGINT
+        (SIGHUP is ignored, unless the application handles it); then refuses new branches, lets
+        those under way end for at most 5 s, rolls the rest back.
         OSError: a port is taken. SecurityError: plain text is not for that address."""
         if take_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._stop.set())
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # files are read when they change
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
         options = self.options
         handler = PeerHandler(options.name, self.instance, self._table, self._fence,
                               self._database, self._status, lambda: self._sweep.counts.ids,
