@@ -100,7 +100,7 @@ class Place:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return ""
-            time.sleep(0.05)
+            time.sleep(0.05)  # until it listens: another program's port tells nobody
         log.flush()
         return f"did not come up: {pathlib.Path(log.name).read_text(encoding='utf-8')[-1500:]}"
 

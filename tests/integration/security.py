@@ -561,7 +561,7 @@ def slow_ones(world):
     sent = 0
     took = {}
     while waiting and time.monotonic() < from_ + SLOW_S:
-        time.sleep(0.25)
+        time.sleep(0.25)  # the pace of the slow ones
         for sock, (what, drips) in list(waiting.items()):
             try:
                 if drips:
@@ -819,7 +819,7 @@ def crowd(world, idle_count, busy_count):
         most[0] = max(most[0], world.resident_mib())
         if any(lost):
             break
-        time.sleep(0.1)
+        time.sleep(0.1)  # a sample of the memory each
     stop.set()
     for worker in workers:
         worker.join(60)

@@ -143,6 +143,7 @@ TEST_F(BranchTrap, FirstWorkWaitsAMomentForAConnection) {
     const int first = t + 1;
     for (int account = 1; account <= 4; ++account) ASSERT_FALSE(Take(++t, account));
     std::thread giver([&] {
+      // By then the other waits for a connection; nothing but time tells.
       std::this_thread::sleep_for(milliseconds(20));
       Abort(first);
     });
