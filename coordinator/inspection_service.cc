@@ -382,7 +382,7 @@ void Inspection::Rep::Take() {
   std::uint64_t missed = 0;
   Look([&](const CommitProtocol&) { missed = timeline->Take(&taken); });
   lost += missed;
-  history.Add(taken);
+  history.Add(taken, missed);
 }
 
 void Inspection::Rep::Run() {

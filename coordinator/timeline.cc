@@ -9,6 +9,7 @@ namespace {
 using What = Happening::What;
 
 constexpr std::size_t kMaxEnded = 4'096;
+constexpr std::size_t kMaxAsked = 4'096;
 constexpr std::size_t kMaxUnderWay = 50'000;
 // Of one transaction; of those above, which are retries, the last ones count.
 constexpr std::size_t kMaxHappenings = 96;
@@ -102,7 +103,8 @@ std::uint64_t Timeline::Take(std::vector<Happening>* out) {
   return lost;
 }
 
-void TransactionHistory::Add(const std::vector<Happening>& happenings) {
+void TransactionHistory::Add(const std::vector<Happening>& happenings, std::uint64_t lost) {
+  if (lost > 0) EndAll();
   for (const Happening& happening : happenings) {
     auto life = lives_.find(happening.id);
     if (life == lives_.end()) {
@@ -110,11 +112,32 @@ void TransactionHistory::Add(const std::vector<Happening>& happenings) {
       const bool begins = happening.what == What::kCommitAsked ||
                           happening.what == What::kAbortAsked ||
                           happening.what == What::kFinishSent;  // of an earlier life's decision
-      if (!begins || lives_.size() - ended_.size() >= kMaxUnderWay) continue;
-      life = lives_.try_emplace(happening.id).first;
+      Life* const begun = begins ? Begin(happening.id) : nullptr;
+      if (begun != nullptr) Take(happening, begun);
+      continue;
     }
     Take(happening, &life->second);
   }
+}
+
+TransactionHistory::Life* TransactionHistory::Begin(const LocalId& id) {
+  if (lives_.size() - ended_.size() >= kMaxUnderWay) return nullptr;
+  asked_.push_back(id);
+  if (asked_.size() > kMaxAsked) {
+    const auto oldest = lives_.find(asked_.front());
+    const bool idle = oldest != lives_.end() && !oldest->second.moved && !oldest->second.ended;
+    if (idle) lives_.erase(oldest);
+    asked_.pop_front();
+  }
+  return &lives_.try_emplace(id).first->second;
+}
+
+void TransactionHistory::EndAll() {
+  std::vector<LocalId> under_way;
+  for (const auto& [id, life] : lives_) {
+    if (!life.ended) under_way.push_back(id);
+  }
+  for (const LocalId& id : under_way) End(id, &lives_.at(id));
 }
 
 void TransactionHistory::Take(const Happening& happening, Life* life) {
@@ -124,6 +147,8 @@ void TransactionHistory::Take(const Happening& happening, Life* life) {
   if (told && life->ended) return;
   if (all.size() >= kMaxHappenings) all.erase(all.begin() + kKeptFirst);
   all.push_back(happening);
+  life->moved =
+      life->moved || (happening.what != What::kCommitAsked && happening.what != What::kAbortAsked);
   switch (happening.what) {
     case What::kCommitAsked:
       if (life->asked_ns == 0) life->asked_ns = happening.at_ns;

@@ -89,7 +89,8 @@ class Timeline {
   std::deque<Undurable> undurable_;  // commits among them that are not durable yet
 };
 
-// What was taken, by transaction. Bounded: of ended ones the last few thousand, of those under way
+// What was taken, by transaction. Bounded: of ended ones, and of those that were asked for and of
+// which nothing came (refused; asked once more), the last few thousand each; of those under way
 // the oldest many thousand. Used by one thread at a time.
 class TransactionHistory {
  public:
@@ -100,7 +101,9 @@ class TransactionHistory {
 
   explicit TransactionHistory(Observer observer) : observer_(std::move(observer)) {}
 
-  void Add(const std::vector<Happening>& happenings);
+  // `lost`: how many notes are missing between these and those before. Ends may be among them, so
+  // whatever was under way then gives room as if it had ended.
+  void Add(const std::vector<Happening>& happenings, std::uint64_t lost);
   // Of one transaction, oldest first; none when it is not known (any more).
   std::vector<Happening> Of(const LocalId& id) const;
 
@@ -108,14 +111,19 @@ class TransactionHistory {
   struct Life {
     std::vector<Happening> happenings;
     std::int64_t asked_ns = 0, decided_ns = 0, durable_ns = 0;
+    bool moved = false;  // more than asked for
     bool ended = false;
   };
+  // Null: there is no place for another.
+  Life* Begin(const LocalId& id);
   void Take(const Happening& happening, Life* life);
   void End(const LocalId& id, Life* life);
+  void EndAll();
 
   const Observer observer_;
   std::unordered_map<LocalId, Life> lives_;
   std::deque<LocalId> ended_;  // the oldest first
+  std::deque<LocalId> asked_;  // those begun last, the oldest first
 };
 
 }  // namespace troth

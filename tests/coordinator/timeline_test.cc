@@ -50,7 +50,7 @@ class World {
   std::uint64_t Take() {
     std::vector<Happening> taken;
     const std::uint64_t lost = timeline_.Take(&taken);
-    history_.Add(taken);
+    history_.Add(taken, lost);
     return lost;
   }
   std::vector<What> Of(std::uint64_t sequence) const {
@@ -120,7 +120,8 @@ TEST(Timeline, KeepsTheBeginningAndTheEndOfALongLife) {
 
 TEST(Timeline, ForgetsTheOldestThatEndedAndNoneUnderWay) {
   World w;
-  w.Ask(1, 1);  // under way all the time
+  w.Ask(1, 1);
+  w.At(1, SendPrepare{0, Id(1), "m", "i", 1, 0});  // under way all the time
   for (std::uint64_t i = 2; i < 10'002; ++i) {
     w.Ask(2, i);
     w.Decide(2, i);
@@ -131,6 +132,42 @@ TEST(Timeline, ForgetsTheOldestThatEndedAndNoneUnderWay) {
   EXPECT_FALSE(w.Of(1).empty());
   EXPECT_TRUE(w.Of(2).empty());
   EXPECT_FALSE(w.Of(10'001).empty());
+}
+
+// Found in review: 50,000 commits that were refused, or asked once more long after, or whose ends
+// were lost, and no later transaction had a timeline or counted in the metrics of phases.
+TEST(Timeline, WhatWasRefusedTakesNoPlaceForEver) {
+  World w;
+  w.Ask(1, 1);
+  w.Vote(1, 1, Ballot::kPrepared);  // under way all the time
+  for (std::uint64_t i = 2; i < 60'002; ++i) {
+    w.Ask(2, i);
+    if (i % 1'000 == 0) w.Take();
+  }
+  w.Ask(3, 70'000);
+  w.Decide(4, 70'000);
+  EXPECT_EQ(w.Take(), 0u);
+  EXPECT_EQ(w.Of(70'000), (std::vector<What>{What::kCommitAsked, What::kDecided}));
+  EXPECT_EQ(w.phases().size(), 1u);
+  EXPECT_FALSE(w.Of(1).empty());
+  EXPECT_TRUE(w.Of(2).empty());
+}
+
+TEST(Timeline, EndsThatWereLostGiveRoom) {
+  World w;
+  for (std::uint64_t chunk = 1; chunk <= 3; ++chunk) {
+    for (std::uint64_t i = 0; i < 20'000; ++i) {
+      w.Ask(1, chunk * 100'000 + i);
+      w.Vote(1, chunk * 100'000 + i, Ballot::kPrepared);
+    }
+    EXPECT_EQ(w.Take(), 0u);
+    for (std::uint64_t i = 0; i < 20'000; ++i) w.End(2, chunk * 100'000 + i);
+    for (std::size_t i = 0; i < Timeline::kNotes; ++i) w.Vote(3, 1, Ballot::kWorking);
+    EXPECT_EQ(w.Take(), 20'000u);
+  }
+  w.Ask(4, 1'000'000);
+  w.Take();
+  EXPECT_EQ(w.Of(1'000'000), std::vector<What>{What::kCommitAsked});
 }
 
 TEST(Timeline, AnAbortEndsOnceHoweverOftenItIsTold) {
