@@ -95,6 +95,7 @@ void Coordinator::StepAll(std::vector<Event>* events) {
     protocol_.Step(event, &actions_);
     Dispatch();
   }
+  replies_->EndOfRound();
   channel_->Push();
   if (protocol_.now() - line_told_at_ >= 1000) {
     line_told_at_ = protocol_.now();

@@ -25,6 +25,8 @@ class ReplySink {
   virtual ~ReplySink() = default;
   // One of the Reply* actions; `token` is its token.
   virtual void Reply(ReplyToken token, Action reply) = 0;
+  // All replies of a round have been told; a sink that gathers them hands them out now.
+  virtual void EndOfRound() {}
 };
 
 // One thread at a time runs the machine, and none is kept for it: whoever brings an event and

@@ -19,12 +19,14 @@ void Crew::Start(Coordinator* coordinator, AnswerSource* answers) {
 
 void Crew::Stop() {
   if (!keeper_.joinable()) return;
+  std::vector<Call*> asleep;
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
-    for (Call* call : waiting_) call->woken_.NotifyOne();
+    while (!waiting_.empty()) asleep.push_back(Raise(waiting_.front()));
     keeper_woken_.NotifyOne();
   }
+  for (Call* call : asleep) Wake(call);
   answers_->Interrupt();
   keeper_.join();
 }
@@ -64,59 +66,88 @@ bool Crew::WorkOnce(Call* call) {
   return false;
 }
 
+// Takes a sleeping call out of the row; it must be woken then.
+Crew::Call* Crew::Raise(Call* call) {
+  waiting_.erase(call->seat_);
+  call->asleep_ = false;
+  return call;
+}
+
+void Crew::Wake(Call* call) {
+  if (call != nullptr) sem_post(&call->woken_);
+}
+
 // Called by a thread that leaves: what it did must go on.
-void Crew::Promote() {
+Crew::Call* Crew::Promote() {
   // What it stepped may want to be told of the time before the poll under way ends.
   if (polling_ && coordinator_->NextTimer() < poll_until_) answers_->Interrupt();
-  if (!DutiesOpen()) return;
-  for (Call* call : waiting_) {
-    if (call->promoted_) return;  // on its way already
-  }
-  if (!waiting_.empty()) {
-    waiting_.front()->promoted_ = true;
-    waiting_.front()->woken_.NotifyOne();
-  } else {
+  if (promoted_ > 0 || !DutiesOpen()) return nullptr;  // one is on its way already
+  if (waiting_.empty()) {
     keeper_wanted_ = true;
     keeper_woken_.NotifyOne();
+    return nullptr;
   }
+  ++promoted_;
+  waiting_.front()->promoted_ = true;
+  return Raise(waiting_.front());
 }
 
 void Crew::Nudge() {
-  MutexLock lock(&mutex_);
-  Promote();
+  mutex_.Lock();
+  Call* const next = Promote();
+  mutex_.Unlock();
+  Wake(next);
 }
 
 std::optional<Action> Crew::Await(Call* call) {
-  MutexLock lock(&mutex_);
+  mutex_.Lock();
   while (!call->done_ && !stopping_) {
     if (WorkOnce(call)) continue;
     // Others do what there is to do. Between that look and falling asleep the mutex is held,
     // and whoever ends a duty takes it: no wake-up is lost.
     if (coordinator_->NextTimer() < poll_until_) answers_->Interrupt();
-    call->waiting_ = true;
-    auto seat = waiting_.insert(waiting_.end(), call);
-    while (!call->done_ && !call->promoted_ && !stopping_) call->woken_.Wait(&mutex_);
-    waiting_.erase(seat);
-    call->waiting_ = false;
-    call->promoted_ = false;
+    call->asleep_ = true;
+    call->seat_ = waiting_.insert(waiting_.end(), call);
+    mutex_.Unlock();
+    while (sem_wait(&call->woken_) != 0) {
+    }
+    // Who slept until the reply came has begun nothing that must go on. (Who was promoted may be
+    // replied to at this moment.)
+    if (!call->promoted_ && call->done_) return std::move(call->reply_);
+    mutex_.Lock();
+    if (std::exchange(call->promoted_, false)) --promoted_;
   }
-  Promote();
-  if (!call->done_) return std::nullopt;
+  Call* const next = Promote();
+  const bool done = call->done_;
+  mutex_.Unlock();
+  Wake(next);
+  if (!done) return std::nullopt;
   return std::move(call->reply_);
 }
 
 void Crew::Reply(ReplyToken token, Action reply) {
-  auto* call = reinterpret_cast<Call*>(token);
-  MutexLock lock(&mutex_);
-  if (stopping_) return;  // the call may be gone
-  TROTH_CHECK(!call->done_);
-  call->reply_ = std::move(reply);
-  call->done_ = true;
-  if (call->waiting_) {
-    call->woken_.NotifyOne();
-  } else if (polling_ && poller_ == call) {
-    answers_->Interrupt();  // its thread reads answers of others meanwhile
+  replies_.emplace_back(reinterpret_cast<Call*>(token), std::move(reply));
+}
+
+void Crew::EndOfRound() {
+  if (replies_.empty()) return;
+  {
+    MutexLock lock(&mutex_);
+    for (auto& [call, reply] : replies_) {
+      if (stopping_) break;  // the calls may be gone
+      TROTH_CHECK(!call->done_);
+      call->reply_ = std::move(reply);
+      call->done_ = true;
+      if (call->asleep_) {
+        woken_.push_back(Raise(call));
+      } else if (polling_ && poller_ == call) {
+        answers_->Interrupt();  // its thread reads answers of others meanwhile
+      }
+    }
   }
+  for (Call* call : woken_) Wake(call);
+  woken_.clear();
+  replies_.clear();
 }
 
 // Leads only while no caller waits: it is one hand-off more than the caller's own thread.
@@ -124,7 +155,7 @@ void Crew::KeeperLoop() {
   MutexLock lock(&mutex_);
   while (!stopping_) {
     if (waiting_.empty() && WorkOnce(nullptr)) continue;
-    Promote();
+    Wake(Promote());
     if (keeper_wanted_) {
       keeper_wanted_ = false;
       continue;
@@ -140,7 +171,7 @@ void Crew::KeeperLoop() {
         answers_->Poll(0);
         mutex_.Lock();
         polling_ = false;
-        Promote();
+        Wake(Promote());
       }
       mutex_.Unlock();
       coordinator_->Tick();

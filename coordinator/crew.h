@@ -11,7 +11,10 @@
 #include <list>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include <semaphore.h>
 
 #include "common/thread_annotations.h"
 #include "coordinator/coordinator.h"
@@ -39,7 +42,8 @@ class Crew : public ReplySink {
   // One expected reply, on the stack of whoever waits.
   class Call {
    public:
-    Call() = default;
+    Call() { sem_init(&woken_, 0, 0); }
+    ~Call() { sem_destroy(&woken_); }
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
 
@@ -47,9 +51,14 @@ class Crew : public ReplySink {
     friend class Crew;
     Action reply_;
     bool done_ = false;
-    bool waiting_ = false;
-    bool promoted_ = false;
-    CondVar woken_;
+    bool promoted_ = false;  // was woken for a duty
+    bool asleep_ = false;
+    std::list<Call*>::iterator seat_;  // in waiting_, while asleep
+    // Posted once each time it is taken out of waiting_, after the crew's mutex was given back:
+    // who is woken would wait for that first, which is one more change of threads for each reply.
+    // A condition variable can't be signalled so (the call may be gone), and std::binary_semaphore
+    // yields the processor four times before it sleeps.
+    sem_t woken_;
   };
 
   // `on_fatal` is told when the log failed (law L15) and must not return.
@@ -73,20 +82,29 @@ class Crew : public ReplySink {
   void Nudge() TROTH_EXCLUDES(mutex_);
 
   // ReplySink.
-  void Reply(ReplyToken token, Action reply) override TROTH_EXCLUDES(mutex_);
+  void Reply(ReplyToken token, Action reply) override;
+  void EndOfRound() override TROTH_EXCLUDES(mutex_);
 
  private:
   bool WorkOnce(Call* call) TROTH_REQUIRES(mutex_);
   bool DutiesOpen() const TROTH_REQUIRES(mutex_);
-  void Promote() TROTH_REQUIRES(mutex_);
+  // To be woken, when the mutex is free, by Wake; null: nobody.
+  Call* Promote() TROTH_REQUIRES(mutex_);
+  Call* Raise(Call* call) TROTH_REQUIRES(mutex_);
+  static void Wake(Call* call);
   void KeeperLoop() TROTH_EXCLUDES(mutex_);
 
   const std::function<void(const Status&)> on_fatal_;
   Coordinator* coordinator_ = nullptr;
   AnswerSource* answers_ = nullptr;
 
+  // Of the round under way; of the thread that runs the machine.
+  std::vector<std::pair<Call*, Action>> replies_;
+  std::vector<Call*> woken_;
+
   mutable Mutex mutex_;
   std::list<Call*> waiting_ TROTH_GUARDED_BY(mutex_);  // asleep; the oldest first
+  int promoted_ TROTH_GUARDED_BY(mutex_) = 0;          // woken for a duty, and not there yet
   bool flushing_ TROTH_GUARDED_BY(mutex_) = false;
   bool polling_ TROTH_GUARDED_BY(mutex_) = false;
   Call* poller_ TROTH_GUARDED_BY(mutex_) = nullptr;  // whose thread polls; null: the keeper's
