@@ -17,6 +17,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "bank"))
+import prologue  # noqa: E402  pylint: disable=wrong-import-position
 import demo  # noqa: E402  pylint: disable=wrong-import-position
 import transfer  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -166,19 +167,5 @@ class MonitoringTest(unittest.TestCase):
         self.assertIn("east", told)
 
 
-def main():
-    """Takes --bin; the rest is unittest's."""
-    global BIN  # pylint: disable=global-statement
-    arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__.strip())
-        return
-    if len(arguments) < 2 or arguments[0] != "--bin":
-        sys.exit("monitoring.py: --bin DIRECTORY comes first; see --help")
-    BIN = arguments[1]
-    # Thrift's Python leaves sockets to the collector.
-    unittest.main(argv=[sys.argv[0], "-v", *arguments[2:]], warnings="ignore")
-
-
 if __name__ == "__main__":
-    main()
+    prologue.main(globals())

@@ -16,6 +16,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import prologue  # noqa: E402  pylint: disable=wrong-import-position
 from stuck_bank import StuckBank, until  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = None
@@ -199,23 +200,5 @@ class OperatorTest(unittest.TestCase):
         self.assertEqual(self.stuck.ctl_json("show", unknown)["state"], "not-mine")
 
 
-def main():
-    """Takes --bin and --transcript; the rest is unittest's."""
-    global BIN, TRANSCRIPT  # pylint: disable=global-statement
-    arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__.strip())
-        return
-    if len(arguments) < 2 or arguments[0] != "--bin":
-        sys.exit("operator.py: --bin DIRECTORY comes first; see --help")
-    BIN = arguments[1]
-    arguments = arguments[2:]
-    if len(arguments) > 1 and arguments[0] == "--transcript":
-        TRANSCRIPT = arguments[1]
-        arguments = arguments[2:]
-    # Thrift's Python leaves sockets to the collector.
-    unittest.main(argv=[sys.argv[0], "-v", *arguments], warnings="ignore")
-
-
 if __name__ == "__main__":
-    main()
+    prologue.main(globals(), optional=("transcript",))

@@ -14,6 +14,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import prologue  # noqa: E402  pylint: disable=wrong-import-position
 from stuck_bank import StuckBank, until  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = None
@@ -242,19 +243,5 @@ class ResolveTest(unittest.TestCase):
             self.stuck.ctl(*arguments, code=2)
 
 
-def main():
-    """Takes --bin; the rest is unittest's."""
-    global BIN  # pylint: disable=global-statement
-    arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__.strip())
-        return
-    if len(arguments) < 2 or arguments[0] != "--bin":
-        sys.exit("resolve.py: --bin DIRECTORY comes first; see --help")
-    BIN = arguments[1]
-    # Thrift's Python leaves sockets to the collector.
-    unittest.main(argv=[sys.argv[0], "-v", *arguments[2:]], warnings="ignore")
-
-
 if __name__ == "__main__":
-    main()
+    prologue.main(globals())

@@ -13,6 +13,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import prologue  # noqa: E402  pylint: disable=wrong-import-position
 from stuck_bank import StuckBank, until  # noqa: E402  pylint: disable=wrong-import-position
 import transfer  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -29,7 +30,8 @@ class StarvedTest(unittest.TestCase):
         cls.no_threads = pathlib.Path(directory.name) / "no-threads"
         cls.stuck = StuckBank(BIN)
         cls.addClassCleanup(cls.stuck.stop)
-        os.environ.update(LD_PRELOAD=str(LIBRARY), THREAD_SHIM=str(cls.no_threads))
+        os.environ.update(LD_PRELOAD=str(pathlib.Path(LIBRARY).resolve()),
+                          THREAD_SHIM=str(cls.no_threads))
         cls.addClassCleanup(os.environ.pop, "LD_PRELOAD")
         cls.stuck.start()
 
@@ -103,19 +105,5 @@ class StarvedTest(unittest.TestCase):
         self.healthy()
 
 
-def main():
-    """Takes --bin and --library; the rest is unittest's."""
-    global BIN, LIBRARY  # pylint: disable=global-statement
-    arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__.strip())
-        return
-    if len(arguments) < 4 or (arguments[0], arguments[2]) != ("--bin", "--library"):
-        sys.exit("starved.py: --bin DIRECTORY --library FILE come first; see --help")
-    BIN, LIBRARY = arguments[1], pathlib.Path(arguments[3]).resolve()
-    # Thrift's Python leaves sockets to the collector.
-    unittest.main(argv=[sys.argv[0], "-v", *arguments[4:]], warnings="ignore")
-
-
 if __name__ == "__main__":
-    main()
+    prologue.main(globals(), ("bin", "library"))
