@@ -254,10 +254,16 @@ struct Close {
 using PgConn = std::unique_ptr<PGconn, Close>;
 using PgRows = std::unique_ptr<PGresult, Close>;
 
+// libpq ends its messages with the end of a line.
+std::string MessageOf(PGconn* connection) {
+  std::string message = PQerrorMessage(connection);
+  message.erase(message.find_last_not_of(" \n") + 1);
+  return message;
+}
+
 Status Describe(PGconn* connection, const AllowedStatement& statement, StatementShape* shape) {
   const auto wrong = [&] {
-    return Status(Code::kInvalid,
-                  "statement '" + statement.name + "': " + PQerrorMessage(connection));
+    return Status(Code::kInvalid, "statement '" + statement.name + "': " + MessageOf(connection));
   };
   PgRows made(PQprepare(connection, "", statement.sql.c_str(), 0, nullptr));
   if (PQresultStatus(made.get()) != PGRES_COMMAND_OK) return wrong();
@@ -284,7 +290,8 @@ Result<std::map<std::string, StatementShape>> DescribeStatements(
   std::map<std::string, StatementShape> shapes;
   PgConn connection(PQconnectdb(conninfo.c_str()));
   if (PQstatus(connection.get()) != CONNECTION_OK) {
-    return Status(Code::kUnavailable, PQerrorMessage(connection.get()));
+    return Status(Code::kUnavailable,
+                  "the database (--conninfo) cannot be reached: " + MessageOf(connection.get()));
   }
   for (const auto& [name, statement] : statements) {
     TROTH_RETURN_IF_ERROR(Describe(connection.get(), statement, &shapes[name]));

@@ -53,8 +53,12 @@ wire::Refused Forbidden(const std::string& why) {
   return refused;
 }
 
+// `call` is what the caller sent: no end of a line, behind which it could write one of its own.
 void Tell(const std::string& call, const std::string& why) {
-  LOG_EVERY_T(WARNING, 1) << "refused a call (" << call.substr(0, 64) << "): " << why;
+  std::string shown = call.substr(0, 64);
+  std::replace_if(
+      shown.begin(), shown.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  LOG_EVERY_T(WARNING, 1) << "refused a call (" << shown << "): " << why;
 }
 
 void SkipArguments(TProtocol* in) {

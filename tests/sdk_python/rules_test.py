@@ -643,6 +643,24 @@ class Doors(unittest.TestCase):
                 pass  # its end is on its way
         self.fail("the place of a connection that ended was not given again")
 
+    def test_a_common_name_is_no_host(self):
+        """A certificate without alternative names, of somebody who is called `localhost`."""
+        at = self.made.name
+        subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-keyout",
+                        f"{at}/nameless.key", "-out", f"{at}/nameless.csr"], check=True,
+                       capture_output=True)
+        subprocess.run(["openssl", "x509", "-req", "-in", f"{at}/nameless.csr", "-CA",
+                        f"{at}/ca.pem", "-CAkey", f"{at}/ca.key", "-set_serial", "77", "-days", "1",
+                        "-out", f"{at}/nameless.pem"], check=True, capture_output=True)
+        os.chmod(f"{at}/nameless.key", 0o600)
+        listener = Listener("test", "127.0.0.1", 0, Echo(), security=Security(
+            SecurityOptions(self.files("nameless"), f"{at}/roles")))
+        listener.start()
+        self.addCleanup(listener.stop, 0)
+        with self.assertRaisesRegex(OSError, "(?i)hostname mismatch"):
+            connect("localhost", listener.port, 3, self.tls)
+
     def test_without_a_thread_the_listener_goes_on(self):
         with unittest.mock.patch("threading.Thread.start", side_effect=RuntimeError("no thread")):
             refused = socket.create_connection(("127.0.0.1", self.listener.port))

@@ -11,7 +11,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 
+#include <glog/logging.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <thrift/TApplicationException.h>
@@ -280,6 +282,45 @@ TEST_F(TlsTest, RefusesWhoHasAnotherRole) {
   Listen();
   EXPECT_THAT(Hello(Files("admin")), HasSubstr("refused: certificate 'admin' has not the role"));
   EXPECT_THAT(Hello(Files("coordinator")), HasSubstr("refused"));
+}
+
+class Lines : public google::LogSink {
+ public:
+  Lines() { google::AddLogSink(this); }
+  ~Lines() override { google::RemoveLogSink(this); }
+  void send(google::LogSeverity, const char*, const char*, int, const google::LogMessageTime&,
+            const char* text, std::size_t size) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    all_.append(text, size).append("\n");
+  }
+  std::string all() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return all_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string all_;
+};
+
+// Found in review: the name of a call that was refused went into the log as it came.
+TEST_F(TlsTest, ACallerWritesNoLinesOfTheLog) {
+  Listen();
+  Lines log;
+  for (const auto end = steady_clock::now() + milliseconds(5'000); steady_clock::now() < end;) {
+    Caller caller = Connect(Files("admin"));
+    const auto out = caller.client->getOutputProtocol();
+    out->writeMessageBegin("x\nE0101 forged", apache::thrift::protocol::T_CALL, 1);
+    out->writeStructBegin("args");
+    out->writeFieldStop();
+    out->writeStructEnd();
+    out->writeMessageEnd();
+    out->getTransport()->flush();
+    caller.client->getInputProtocol()->getTransport()->peek();  // it was answered
+    if (log.all().find("forged") != std::string::npos) break;
+  }
+  EXPECT_THAT(log.all(), HasSubstr("refused a call (x?E0101 forged): certificate 'admin'"));
+  EXPECT_THAT(log.all(), testing::Not(HasSubstr("\nE0101")));
 }
 
 TEST_F(TlsTest, RefusesAnotherAuthority) {

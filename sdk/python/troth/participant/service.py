@@ -244,7 +244,7 @@ class _ApplicationGuard:
         name, _, seqid = iprot.readMessageBegin()
         iprot.skip(TType.STRUCT)
         iprot.readMessageEnd()
-        log.warning("refused a call (%s): %s", str(name)[:64], why)
+        log.warning("refused a call (%r): %s", str(name)[:64], why)
         if name == "hello":
             answer: Any = Participant.hello_result(refused=refused(Refusal(Refused.FORBIDDEN, why)))
             kind = TMessageType.REPLY
