@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -61,9 +62,8 @@ class ListenerTest : public testing::Test {
     const Status started = listener_.Start();
     ASSERT_TRUE(started.ok()) << started.message();
   }
-  // Of a connection on `fd`, which it closes.
-  std::string Hello(int fd) {
-    auto socket = std::make_shared<TSocket>(fd);
+  // On a connection that stays open as long as `socket` is.
+  std::string Hello(const std::shared_ptr<TSocket>& socket) {
     socket->setRecvTimeout(10'000);
     wire::ParticipantClient client(
         BoundedProtocol<TTransport>(std::make_shared<TFramedTransport>(socket)));
@@ -75,6 +75,8 @@ class ListenerTest : public testing::Test {
       return std::string("lost: ") + e.what();
     }
   }
+  // Of a connection on `fd`, which it closes.
+  std::string Hello(int fd) { return Hello(std::make_shared<TSocket>(fd)); }
   static int Socket() { return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); }
   void Dial(int fd) {
     sockaddr_in to{};
@@ -108,6 +110,28 @@ TEST_F(ListenerTest, OutlivesALackOfDescriptors) {
   EXPECT_EQ(Hello(waiting), "it");
   Dial(after);
   EXPECT_EQ(Hello(after), "it");
+}
+
+// Found in review: a connection for which there was no thread ended the process.
+TEST_F(ListenerTest, OutlivesALackOfThreads) {
+  const int before = Socket(), refused = Socket(), after = Socket();
+  Dial(before);
+  const auto held = std::make_shared<TSocket>(before);
+  EXPECT_EQ(Hello(held), "it");
+  Line told("there is no thread for it");
+  pthread_attr_t former, none;
+  ASSERT_EQ(pthread_getattr_default_np(&former), 0);
+  ASSERT_EQ(pthread_attr_init(&none), 0);
+  ASSERT_EQ(pthread_attr_setstacksize(&none, std::size_t{1} << 46), 0);  // more than there is
+  ASSERT_EQ(pthread_setattr_default_np(&none), 0);
+  Dial(refused);
+  EXPECT_EQ(Hello(refused).substr(0, 4), "lost");
+  EXPECT_TRUE(told.Await());
+  ASSERT_EQ(pthread_setattr_default_np(&former), 0);
+  EXPECT_EQ(Hello(held), "it");
+  Dial(after);
+  EXPECT_EQ(Hello(after), "it");
+  listener_.Stop();  // waits for nobody who never came
 }
 
 }  // namespace
