@@ -21,6 +21,8 @@ namespace {
 constexpr milliseconds kMoment{5};
 // A cancel may meet no statement; the next one must not run on.
 constexpr milliseconds kCancelAgain{1'000};
+// So long after its deadline, work that was told to end does not come back.
+constexpr milliseconds kGivenUp{1'000};
 
 Refusal NoSuchBranch(const std::string& id) {
   return Refuse(Refused::kNoSuchBranch,
@@ -542,7 +544,9 @@ bool BranchTable::LooksAfter(const std::string& transaction_id, milliseconds you
   const auto found = branches_.find(transaction_id);
   if (found == branches_.end()) return false;
   const Branch& branch = *found->second;
-  return branch.state != State::kPrepared || clock_->NowMs() - branch.since_ms < young.count();
+  if (branch.state == State::kPrepared) return clock_->NowMs() - branch.since_ms < young.count();
+  // What it prepared with its statement would hold its locks as long as the application hangs.
+  return branch.state != State::kWorking || clock_->NowMs() - branch.deadline_ms < kGivenUp.count();
 }
 
 void BranchTable::Listed(const std::vector<std::string>& transaction_ids, std::int64_t asked_at_ms,

@@ -141,7 +141,8 @@ class BranchTable {
   void EpochBegan(const std::string& coordinator, std::uint32_t epoch);
 
   // True when a prepared transaction of this id is being looked after here, so that the sweep
-  // leaves it alone: open, being prepared or finished, or prepared less than `young` ago.
+  // leaves it alone: open, being prepared or finished, or prepared less than `young` ago. Not when
+  // the work in it is overdue.
   bool LooksAfter(const std::string& transaction_id, std::chrono::milliseconds young) const;
   // Told by the sweep, after each list of what the database holds prepared: the ids listed, when
   // the list was asked for, and how many of them nobody here looks after. A branch prepared

@@ -164,6 +164,8 @@ std::optional<FinishResult> BranchTable::StartAbort(const FinishRequest& request
   const bool idle = branch->state == State::kActive || branch->state == State::kFailed;
   Doom(branch, aborted, leaving);
   if (idle) return Done();
+  // Prepared by work that does not come back (see LooksAfter), or by another instance.
+  if (request.seen_xid.has_value()) return std::nullopt;
   return Working("work is under way, and is being cancelled");
 }
 

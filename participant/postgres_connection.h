@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <libpq-events.h>
@@ -96,6 +97,8 @@ class PgConnection {
   // Units that have ended since the pipeline began, and their answers in one row.
   std::size_t ended_units() const { return ended_units_; }
   const std::vector<Answer>& answers() const { return answers_; }
+  // Takes one of them out, so that its rows don't stay with an idle connection.
+  Answer TakeAnswer(std::size_t i) { return std::move(answers_[i]); }
   std::size_t queued_units() const { return queued_units_; }
   // Waits until `units` have ended. False: not by `deadline`, or the connection is lost.
   bool Await(std::size_t units, TimePoint deadline);

@@ -261,7 +261,7 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
     connection_->ForgetSigns();  // BEGIN was ours, and so is PREPARE
   }
   if (answers.size() <= before) return Unavailable(kLost);
-  Answer answer = answers[before];
+  Answer answer = connection_->TakeAnswer(before);
   connection_->NoteTag(answer.tag);
   if (answered && !started_) connection_->EndPipeline();
   if (answer.ok) return answer;
@@ -391,6 +391,8 @@ std::optional<PrepareResult> PostgresSession::PollPrepare() {
   if (connection_->ended_units() < 1 && connection_->alive()) return std::nullopt;
   // A crash here leaves the branch prepared, its vote unheard; the sweep asks for it.
   TROTH_FAILPOINT("after-prepare");
+  // Run did not wait for it: what is prepared is known, and rolled back, by the xid that comes now.
+  if (prepare_at_ > 0 && !opened_) static_cast<void>(TakeOpening(prepare_at_ - 1, true));
   PrepareResult result = Judge();
   CleanAfterFailure();
   connection_->ForgetSigns();  // PREPARE's own tag is no sign of the application
@@ -457,6 +459,7 @@ PrepareResult PostgresSession::Judge() {
   if (answers.size() < 3 || !answers[2].ok || answers[2].rows.empty()) {
     return unknown(Unavailable("the database did not tell its position after PREPARE"));
   }
+  TROTH_CHECK(xid_ != 0);
   Evidence evidence;
   evidence.xid = xid_;
   evidence.point.timeline = connection_->greeting().point.timeline;

@@ -94,7 +94,8 @@ struct PrepareResult {
     kUnknown,   // the connection broke before the answer: maybe prepared
   };
   Kind kind = Kind::kRefused;
-  Evidence evidence;  // kUnknown: its xid, by which what may be prepared is known
+  // kUnknown: its xid, by which what may be prepared is known; 0 if that was lost too.
+  Evidence evidence;
   // Which continuous acquaintance with the database made the evidence; see FinishOrder.
   std::uint64_t acquaintance = 0;
   Refusal refusal;

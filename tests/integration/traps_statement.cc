@@ -1,7 +1,10 @@
 // Traps of work that is one statement, sent together with the opening of its branch.
 // docs/participants.md, "Connections".
+#include <sys/socket.h>
+
 #include <future>
 
+#include "participant/postgres_session.h"
 #include "tests/integration/trap_fixture.h"
 
 namespace troth {
@@ -362,8 +365,9 @@ TEST_F(EarlyTrap, DeadlineDuringTheWaitForAStandby) {
   SetWaitForStandby(false);
   Await("SELECT count(*) = 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
   table_->Tick();  // takes the answer in
+  for (int i = 0; i < 200 && PreparedCount() > 0; ++i) manager_->Finish({}, milliseconds(5));
+  EXPECT_EQ(PreparedCount(), 0) << "its xid came with the answer, nobody else need ask";
   EXPECT_EQ(Abort(1).kind, Finished::kDone);
-  EXPECT_EQ(PreparedCount(), 0);
 }
 
 TEST_F(EarlyTrap, AbortReachesItWhileItWaitsForARow) {
@@ -389,6 +393,70 @@ TEST_F(EarlyTrap, TerminatedWhileItWaitsForARow) {
   EXPECT_EQ(Abort(2).kind, Finished::kDone);
   EXPECT_EQ(PreparedCount(), 0);
   ASSERT_FALSE(EarlyTake(3, 2));
+}
+
+// The server goes on with what it was sent, waits for its row, and prepares for nobody.
+TEST_F(EarlyTrap, CutWhileItWaitsForARow) {
+  ASSERT_FALSE(TakeOne(1, 1));
+  std::atomic<int> socket{-1};
+  auto waiting = std::async(std::launch::async, [&] {
+    WorkRequest request;
+    request.one_statement = request.last = true;
+    return DoIn(
+        2,
+        [&](Session* session) {
+          socket = static_cast<PostgresSession*>(session)->connection()->socket();
+          return std::optional(PostgresResourceManager::Run(session, TakeSql(1), {}).refusal());
+        },
+        0, request);
+  });
+  Await("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+  shutdown(socket, SHUT_RDWR);
+  const auto refused = waiting.get();
+  ASSERT_TRUE(refused);
+  EXPECT_TRUE(refused->retryable);
+  EXPECT_EQ(Abort(2).kind, Finished::kDone) << "nothing is prepared yet";
+  ASSERT_EQ(Abort(1).kind, Finished::kDone);  // the row is free
+  Await("SELECT count(*) = 1 FROM pg_prepared_xacts");
+  Sweep sweep("east", manager_.get(), table_.get(), SystemClock());
+  ASSERT_TRUE(sweep.Look().ok());
+  std::this_thread::sleep_for(Sweep::kPatience);
+  const auto due = sweep.Look();
+  ASSERT_TRUE(due.ok());
+  ASSERT_EQ(due->size(), 1u);
+  const SweepAnswer aborted{due->front(), SweepAnswer::Verdict::kAbort, {}};
+  sweep.Settle(std::span(&aborted, 1), milliseconds(1'000));
+  EXPECT_EQ(PreparedCount(), 0) << "the id had ended as settled";
+  EXPECT_EQ(Balance(1), 100);
+}
+
+TEST_F(EarlyTrap, ServerCrashWhileItWaitsForARow) {
+  ASSERT_FALSE(TakeOne(1, 1));
+  auto waiting = std::async(std::launch::async, [this] { return EarlyTake(2, 1); });
+  Await("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+  KillBackend(std::stoi(
+      cluster_.Sql("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' LIMIT 1")));
+  const auto refused = waiting.get();
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->reason, Refused::kDatabaseUnavailable);
+  EXPECT_TRUE(refused->retryable);
+  EXPECT_EQ(Abort(2).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
+  ASSERT_FALSE(EarlyTake(3, 1)) << "a fresh connection serves";
+  EXPECT_EQ(Commit(3).kind, Finished::kDone);
+}
+
+TEST_F(EarlyTrap, ServerCrashDuringTheWaitForAStandby) {
+  const auto refused = TakeWhileNoStandbyAnswers([&] {
+    KillBackend(
+        std::stoi(cluster_.Sql("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")));
+  });
+  ASSERT_TRUE(refused) << "prepared, and its answer lost: that is no vote";
+  EXPECT_TRUE(refused->retryable);
+  EXPECT_EQ(PreparedCount(), 1) << "the test tried nothing";
+  SetWaitForStandby(false);
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+  EXPECT_EQ(PreparedCount(), 0);
 }
 
 // Of two branches of one id, the one that never voted must not touch the other.

@@ -372,8 +372,9 @@ TEST_F(BranchTableTest, EarlyWorkWhoseAnswerIsLateOrLostIsNoVote) {
     };
     const std::string id = std::to_string(++t);
     EXPECT_EQ(Do("early " + id + " a"), fate == Fate::kWarning ? "database" : "unavailable");
-    EXPECT_TRUE(database_.Prepared().empty());
+    EXPECT_EQ(database_.Prepared().size(), fate == Fate::kLostAfter ? 1u : 0u) << "of what xid?";
     EXPECT_EQ(Do("abort " + id), "done");
+    EXPECT_TRUE(database_.Prepared().empty());
   }
   database_.fate = nullptr;
   database_.slowness = [](const std::string& what, const std::string&) {
@@ -631,6 +632,27 @@ TEST_F(SweepTest, AsksAboutWhatNobodyLooksAfter) {
   EXPECT_TRUE(database_.Prepared().empty());
   EXPECT_TRUE(Look(&sweep).empty());
   EXPECT_EQ(sweep.counts().settled, 2u);
+}
+
+TEST_F(SweepTest, SettlesWhatIsPreparedWithWorkThatDoesNotComeBack) {
+  Sweep sweep("east", manager_.get(), table_.get(), &clock_);
+  meanwhile = [&] {
+    Do("pass 5000");  // its deadline
+    EXPECT_TRUE(Look(&sweep).empty()) << "it is told to end, and may";
+    Do("pass 1000");
+    EXPECT_TRUE(Look(&sweep).empty()) << "seen for the first time";
+    Do("pass 1000");
+    const std::vector<SweepInquiry> due = Look(&sweep);
+    ASSERT_EQ(due.size(), 1u);
+    const SweepAnswer answers[] = {Answer(due[0], SweepAnswer::Verdict::kAbort)};
+    sweep.Settle(answers, milliseconds(0));
+    EXPECT_TRUE(database_.Prepared().empty()) << "it would hold its locks for ever";
+    EXPECT_EQ(sweep.counts().settled, 1u);
+  };
+  EXPECT_EQ(Do("early 1 a"), "ended");
+  EXPECT_EQ(Do("abort 1"), "done");
+  meanwhile = nullptr;
+  EXPECT_EQ(Do("early 2 a"), "prepared") << "its locks are free";
 }
 
 TEST_F(SweepTest, LeavesALivePreparedBranchAloneForAMoment) {

@@ -243,7 +243,10 @@ std::optional<Refusal> SimResourceManager::Run(SimSession* session, const std::s
   if (session->askings_left_ > 0) {
     return Refusal{Refused::kDeadline, "the database did not answer in time", true, ""};
   }
-  if (!session->Alive()) return Unavailable();
+  if (!session->Alive()) {
+    session->result_->evidence.xid = 0;  // it was to come with the answer
+    return Unavailable();
+  }
   return std::nullopt;
 }
 
