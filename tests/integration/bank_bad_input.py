@@ -26,11 +26,10 @@ import psycopg2
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "bank"))
 import prologue  # noqa: E402  pylint: disable=wrong-import-position
-import demo  # noqa: E402  pylint: disable=wrong-import-position
+from stuck_bank import StuckBank  # noqa: E402  pylint: disable=wrong-import-position
 import transfer  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = None
-ACCOUNTS = 50
 OK, ABORTED, WRONG, UNKNOWN, UNREACHABLE = range(5)
 ID = r"bank-[0-9a-f]{12}\.[0-9]+-[0-9a-f]{8}\.[0-9]+"
 
@@ -40,14 +39,10 @@ class BankTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.generated = tempfile.TemporaryDirectory(prefix="troth-idl-")
-        transfer.generate(cls.generated.name)
-        cls.bank = demo.Bank(BIN, ["east", "west"], keep=False)
-        cls.addClassCleanup(cls.generated.cleanup)
-        cls.addClassCleanup(cls.bank.stop)
-        cls.bank.start()
-        subprocess.run(cls.bank.client("init", "--accounts", str(ACCOUNTS)), check=True,
-                       stdout=subprocess.DEVNULL)
+        stuck = StuckBank(BIN)
+        cls.bank = stuck.bank
+        cls.addClassCleanup(stuck.stop)
+        stuck.start()
 
     def tearDown(self):
         """Nothing half done, and the bank goes on."""

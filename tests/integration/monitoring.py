@@ -9,7 +9,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 import urllib.error
@@ -18,7 +17,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "bank"))
 import prologue  # noqa: E402  pylint: disable=wrong-import-position
-import demo  # noqa: E402  pylint: disable=wrong-import-position
+from stuck_bank import StuckBank  # noqa: E402  pylint: disable=wrong-import-position
 import transfer  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = None
@@ -51,14 +50,10 @@ class MonitoringTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.generated = tempfile.TemporaryDirectory(prefix="troth-idl-")
-        transfer.generate(cls.generated.name)
-        cls.bank = demo.Bank(BIN, ["east", "west"], keep=False)
-        cls.addClassCleanup(cls.generated.cleanup)
-        cls.addClassCleanup(cls.bank.stop)
-        cls.bank.start()
-        subprocess.run(cls.bank.client("init", "--accounts", "50"), check=True,
-                       stdout=subprocess.DEVNULL)
+        stuck = StuckBank(BIN)
+        cls.bank = stuck.bank
+        cls.addClassCleanup(stuck.stop)
+        stuck.start()
 
     def until(self, what, condition, seconds=20):
         """Waits, looking, until it is so."""

@@ -14,6 +14,7 @@ import time
 import psycopg2
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+ACCOUNTS = 50  # at each bank
 sys.path.insert(0, str(ROOT / "examples" / "bank"))
 import demo  # noqa: E402  pylint: disable=wrong-import-position
 import transfer  # noqa: E402  pylint: disable=wrong-import-position
@@ -66,7 +67,7 @@ class StuckBank:
     def start(self):
         """From nothing; returns when transfers can be made."""
         self.bank.start()
-        subprocess.run(self.bank.client("init", "--accounts", "50"), check=True,
+        subprocess.run(self.bank.client("init", "--accounts", str(ACCOUNTS)), check=True,
                        stdout=subprocess.DEVNULL)
 
     def stop(self):
