@@ -294,6 +294,11 @@ def pay(root, command):
 
 def remove(root, before):
     say("removes the packages")
+    # As where systemd runs and both were enabled: links to units that are gone must not be left.
+    root.run("systemctl", "enable", "troth-coordinator.service", "troth-participant@east.service")
+    (root.path / "run/systemd/system").mkdir(parents=True, exist_ok=True)
+    if not any((root.path / "etc/systemd/system").glob("*.wants/troth-participant@east.service")):
+        raise Failed("the participant was not enabled")
     log = sorted(str(file) for file in (root.path / "var/lib/troth/wal").iterdir())
     root.apt("remove", *OURS)
     left = root.named_ours() - before
