@@ -1,20 +1,17 @@
 // troth-participant: lets others' transactions into a PostgreSQL database with no service code at
 // all. Reads flags and the file of statements; the rest is participant.h and sql_service.h.
 // docs/participants.md, "No code at all".
-#include <unistd.h>
-
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <sstream>
-#include <thread>
 
 #include <gflags/gflags.h>
 
 #include "common/program.h"
 #include "common/service_manager.h"
 #include "participant/conninfo.h"
+#include "participant/main_serve.h"
 #include "participant/sql_service.h"
 #include "wire/main_flags.h"
 
@@ -67,16 +64,6 @@ int Fail(const std::string& message) {
   return 1;
 }
 
-std::vector<std::string> Split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t from = 0; from <= text.size();) {
-    const std::size_t comma = std::min(text.find(',', from), text.size());
-    parts.push_back(text.substr(from, comma - from));
-    from = comma + 1;
-  }
-  return parts;
-}
-
 Result<std::map<std::string, AllowedStatement>> ReadStatements() {
   if (FLAGS_statements.empty()) return std::map<std::string, AllowedStatement>();
   std::ifstream file(FLAGS_statements, std::ios::binary);
@@ -101,19 +88,6 @@ int PrintStatements(const std::map<std::string, StatementShape>& shapes) {
   return 0;
 }
 
-// Appears whole or not at all: readers wait for it.
-bool WritePortFile(const Participant& participant) {
-  if (FLAGS_port_file.empty()) return true;
-  const std::string temporary = FLAGS_port_file + ".tmp";
-  std::ofstream out(temporary);
-  out << "{\"pid\": " << getpid() << ", \"name\": \"" << FLAGS_name << "\", \"host\": \""
-      << FLAGS_host << "\", \"port\": " << participant.port()
-      << ", \"peer_port\": " << participant.peer_port()
-      << ", \"http_port\": " << participant.http_port() << "}\n";
-  out.close();
-  return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
-}
-
 int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shapes) {
   ParticipantOptions options;
   options.name = FLAGS_name;
@@ -123,7 +97,7 @@ int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shape
   options.peer_port = FLAGS_peer_port;
   options.http_port = FLAGS_http_port;
   options.bind = FLAGS_bind;
-  options.coordinators = Split(FLAGS_coordinators);
+  options.coordinators = SplitAtCommas(FLAGS_coordinators);
   options.pool_size = FLAGS_pool_size;
   options.slow_ms = FLAGS_slow_ms;
   options.max_in_doubt = FLAGS_max_in_doubt;
@@ -131,20 +105,9 @@ int Serve(SqlServiceOptions service, std::map<std::string, StatementShape> shape
   Result<std::unique_ptr<Participant>> participant = Participant::Open(options);
   if (!participant.ok()) return Fail(participant.status().message());
   auto processor = MakeSqlProcessor(participant->get(), std::move(service), std::move(shapes));
-  std::atomic<bool> unwritten{false};
-  std::thread announcer([&] {
-    if (!(*participant)->WaitUntilServing()) return;
-    if (WritePortFile(**participant)) {
-      TellReady("serves as " + FLAGS_name);
-      return;
-    }
-    unwritten = true;
-    (*participant)->Stop();
-  });
-  const Status ended = (*participant)->Serve(std::move(processor));
-  announcer.join();
-  if (unwritten) return Fail("cannot write " + FLAGS_port_file);
-  return ended.ok() ? 0 : Fail(ended.message());
+  return ServeUntilSignal({"troth-participant", FLAGS_name, FLAGS_host, FLAGS_port_file,
+                           [] { TellReady("serves as " + FLAGS_name); }},
+                          participant->get(), std::move(processor));
 }
 
 int Run() {

@@ -1,13 +1,8 @@
 // bank-branch: a bank's branch that lets transactions into its PostgreSQL database. All of two-
 // phase commit is troth::Participant's; here is what is particular to a bank. Tables: schema.sql.
-#include <unistd.h>
-
-#include <cstdio>
-#include <fstream>
 #include <iostream>
 #include <mutex>
 #include <set>
-#include <thread>
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
@@ -17,6 +12,7 @@
 #include "common/program.h"
 #include "examples/bank/schema.h"
 #include "participant/conninfo.h"
+#include "participant/main_serve.h"
 #include "participant/participant.h"
 #include "wire/main_flags.h"
 
@@ -237,16 +233,6 @@ class Handler : public BankBranchIf {
   Reader reader_;
 };
 
-std::vector<std::string> Split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t from = 0; from <= text.size();) {
-    const std::size_t comma = std::min(text.find(',', from), text.size());
-    parts.push_back(text.substr(from, comma - from));
-    from = comma + 1;
-  }
-  return parts;
-}
-
 int Init() {
   try {
     pqxx::connection connection(FLAGS_conninfo);
@@ -260,19 +246,6 @@ int Init() {
   return 0;
 }
 
-// Appears whole or not at all: readers wait for it.
-bool WritePortFile(const troth::Participant& participant) {
-  if (FLAGS_port_file.empty()) return true;
-  const std::string temporary = FLAGS_port_file + ".tmp";
-  std::ofstream out(temporary);
-  out << "{\"pid\": " << getpid() << ", \"name\": \"" << FLAGS_name << "\", \"host\": \""
-      << FLAGS_host << "\", \"port\": " << participant.port()
-      << ", \"peer_port\": " << participant.peer_port()
-      << ", \"http_port\": " << participant.http_port() << "}\n";
-  out.close();
-  return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
-}
-
 int Run() {
   ParticipantOptions options;
   options.name = FLAGS_name;
@@ -282,7 +255,7 @@ int Run() {
   options.peer_port = FLAGS_peer_port;
   options.http_port = FLAGS_http_port;
   options.bind = FLAGS_bind;
-  options.coordinators = Split(FLAGS_coordinators);
+  options.coordinators = SplitAtCommas(FLAGS_coordinators);
   options.pool_size = FLAGS_pool_size;
   options.max_in_doubt = FLAGS_max_in_doubt;
   options.security = SecurityFromFlags();
@@ -292,20 +265,9 @@ int Run() {
     return 1;
   }
   auto handler = std::make_shared<Handler>(participant->get(), FLAGS_name, FLAGS_conninfo);
-  std::atomic<bool> unwritten{false};
-  std::thread announcer([&] {
-    if (!(*participant)->WaitUntilServing() || WritePortFile(**participant)) return;
-    unwritten = true;
-    (*participant)->Stop();
-  });
-  const Status ended = (*participant)->Serve(std::make_shared<BankBranchProcessor>(handler));
-  announcer.join();
-  if (!ended.ok() || unwritten) {
-    std::cerr << "bank-branch: "
-              << (unwritten ? "cannot write " + FLAGS_port_file : ended.message()) << "\n";
-    return 1;
-  }
-  return 0;
+  return troth::ServeUntilSignal({"bank-branch", FLAGS_name, FLAGS_host, FLAGS_port_file, {}},
+                                 participant->get(),
+                                 std::make_shared<BankBranchProcessor>(handler));
 }
 
 }  // namespace

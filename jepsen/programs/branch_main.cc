@@ -1,12 +1,6 @@
 // troth-jepsen-branch: the participant of the fault tests. Runs the steps of workload.thrift in
 // branches; all of two-phase commit is troth::Participant's. jepsen/README.md, "The programs".
-#include <unistd.h>
-
-#include <atomic>
-#include <cstdio>
-#include <fstream>
 #include <iostream>
-#include <thread>
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
@@ -16,6 +10,7 @@
 #include "common/program.h"
 #include "jepsen/programs/schema.h"
 #include "jepsen/programs/steps.h"
+#include "participant/main_serve.h"
 #include "participant/participant.h"
 
 DEFINE_string(name, "", "name of the participant, [a-z0-9-]");
@@ -68,16 +63,6 @@ class Handler : public WorkloadIf {
   troth::Participant* const participant_;
 };
 
-std::vector<std::string> Split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t from = 0; from <= text.size();) {
-    const std::size_t comma = std::min(text.find(',', from), text.size());
-    parts.push_back(text.substr(from, comma - from));
-    from = comma + 1;
-  }
-  return parts;
-}
-
 int Init() {
   try {
     pqxx::connection connection(FLAGS_conninfo);
@@ -101,18 +86,6 @@ int Init() {
   return 0;
 }
 
-// Appears whole or not at all: readers wait for it.
-bool WritePortFile(const troth::Participant& participant) {
-  if (FLAGS_port_file.empty()) return true;
-  const std::string temporary = FLAGS_port_file + ".tmp";
-  std::ofstream out(temporary);
-  out << "{\"pid\": " << getpid() << ", \"name\": \"" << FLAGS_name
-      << "\", \"port\": " << participant.port() << ", \"peer_port\": " << participant.peer_port()
-      << "}\n";
-  out.close();
-  return out.good() && std::rename(temporary.c_str(), FLAGS_port_file.c_str()) == 0;
-}
-
 int Run() {
   ParticipantOptions options;
   options.name = FLAGS_name;
@@ -121,7 +94,7 @@ int Run() {
   options.port = FLAGS_port;
   options.peer_port = FLAGS_peer_port;
   options.bind = FLAGS_bind.empty() ? FLAGS_host : FLAGS_bind;
-  options.coordinators = Split(FLAGS_coordinators);
+  options.coordinators = SplitAtCommas(FLAGS_coordinators);
   options.pool_size = FLAGS_pool_size;
   options.max_in_doubt = FLAGS_max_in_doubt;
   options.security.allow_plain_text = true;  // its networks are nobody else's
@@ -131,20 +104,8 @@ int Run() {
     return 1;
   }
   auto handler = std::make_shared<Handler>(participant->get());
-  std::atomic<bool> unwritten{false};
-  std::thread announcer([&] {
-    if (!(*participant)->WaitUntilServing() || WritePortFile(**participant)) return;
-    unwritten = true;
-    (*participant)->Stop();
-  });
-  const Status ended = (*participant)->Serve(std::make_shared<WorkloadProcessor>(handler));
-  announcer.join();
-  if (!ended.ok() || unwritten) {
-    std::cerr << "troth-jepsen-branch: "
-              << (unwritten ? "cannot write " + FLAGS_port_file : ended.message()) << "\n";
-    return 1;
-  }
-  return 0;
+  return ServeUntilSignal({"troth-jepsen-branch", FLAGS_name, FLAGS_host, FLAGS_port_file, {}},
+                          participant->get(), std::make_shared<WorkloadProcessor>(handler));
 }
 
 }  // namespace
