@@ -225,10 +225,11 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
   const bool nul = std::any_of(parameters.begin(), parameters.end(), [](const auto& parameter) {
     return parameter.has_value() && parameter->find('\0') != parameter->npos;
   });
-  if (nul || parameters.size() > kMaxParameters) {
+  // libpq would send what stands before the zero, perhaps without its WHERE.
+  if (nul || sql.find('\0') != sql.npos || parameters.size() > kMaxParameters) {
     return Refusal{Refused::kInvalid,
                    "a statement has at most " + std::to_string(kMaxParameters) +
-                       " parameters, and none with a zero byte",
+                       " parameters, and no zero byte in them or in its text",
                    false, ""};
   }
   connection_->EndApplication();

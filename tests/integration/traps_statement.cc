@@ -97,6 +97,10 @@ TEST_F(StatementTrap, EmptyOrImpossible) {
   const auto refused = DoStatement(2, "SELECT $1::text", {std::string("a\0b", 3)});
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->reason, Refused::kInvalid);
+  const std::string cut = TakeSql(1).substr(0, TakeSql(1).find(" WHERE"));
+  const auto half = DoStatement(3, cut + '\0' + TakeSql(1).substr(cut.size()));
+  ASSERT_TRUE(half) << "without its WHERE";
+  EXPECT_EQ(half->reason, Refused::kInvalid);
 }
 
 TEST_F(StatementTrap, StatementsPreparedByTheWorkDoNotOutliveIt) {
