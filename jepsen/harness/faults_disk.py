@@ -50,11 +50,9 @@ class PowerCoordinator(CoordinatorDisk):
         return {':target': 'c', ':ready': self.start_again()}
 
 
-class PowerPostgres(DatabaseFault):
-    """A PostgreSQL server's machine loses power."""
+class DatabaseDisk(DatabaseFault):
+    """Of the disk of one PostgreSQL server."""
 
-    name = 'power-postgres'
-    seconds = (0.0, 2.0)
     disks = 'd'
 
     def fits(self, database):
@@ -64,6 +62,13 @@ class PowerPostgres(DatabaseFault):
     @classmethod
     def missing(cls, options):
         return disk.can_mount()
+
+
+class PowerPostgres(DatabaseDisk):
+    """A PostgreSQL server's machine loses power."""
+
+    name = 'power-postgres'
+    seconds = (0.0, 2.0)
 
     def begin(self):
         postmaster = self.database.cluster.pid
@@ -105,20 +110,11 @@ class DiskFull(CoordinatorDisk):
         return {':target': 'c'}
 
 
-class DiskFullPostgres(DatabaseFault):
+class DiskFullPostgres(DatabaseDisk):
     """A PostgreSQL server's disk is full; it may end of that, and is started again after."""
 
     name = 'disk-full-postgres'
     seconds = (2.0, 6.0)
-    disks = 'd'
-
-    def fits(self, database):
-        """A standby that was promoted has no disk of its own."""
-        return database.name in self.cluster.disks
-
-    @classmethod
-    def missing(cls, options):
-        return disk.can_mount()
 
     def begin(self):
         return {':target': self.database.name,
