@@ -39,3 +39,30 @@ endfunction()
 function(troth_generated target)
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:troth_generated_code>)
 endfunction()
+
+# troth_idl(bank_thrift bank.thrift SERVICES BankBranch): the C++ of an IDL of this folder that includes
+# the contract (thrift/).
+function(troth_idl name idl)
+  cmake_parse_arguments(ARG "" "" "SERVICES" ${ARGN})
+  get_filename_component(unit ${idl} NAME_WE)
+  set(generated ${CMAKE_CURRENT_BINARY_DIR}/gen-cpp)
+  set(sources ${generated}/${unit}_types.cpp)
+  foreach(service ${ARG_SERVICES})
+    list(APPEND sources ${generated}/${service}.cpp)
+  endforeach()
+  # Named too, or a change of the IDL is overlooked by who includes them, once.
+  string(REPLACE .cpp .h headers "${sources}")
+  add_custom_command(
+    OUTPUT ${sources}
+    BYPRODUCTS ${headers}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${generated}
+    COMMAND ${THRIFT_COMPILER} --gen cpp:no_skeleton,moveable_types -I ${PROJECT_SOURCE_DIR}/thrift
+            -out ${generated} ${CMAKE_CURRENT_SOURCE_DIR}/${idl}
+    DEPENDS ${idl} ${PROJECT_SOURCE_DIR}/thrift/troth.thrift
+            ${PROJECT_SOURCE_DIR}/thrift/participant.thrift
+    COMMENT "Generating C++ from ${idl}")
+  add_library(${name} STATIC ${sources})
+  target_include_directories(${name} SYSTEM PUBLIC ${generated})
+  target_link_libraries(${name} PUBLIC troth_thrift)
+  troth_generated(${name})
+endfunction()
