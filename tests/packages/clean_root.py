@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLONE_NEWNET = 0x40000000
 OURS = ["troth-coordinator", "troth-participant", "trothctl", "libtroth-dev", "python3-troth"]
 # What a database, and the building of an application, take beside.
-TOOLS = ["postgresql-15", "cmake", "ninja-build", "g++", "systemd"]
+TOOLS = ["postgresql-15", "cmake", "ninja-build", "g++", "systemd", "strace"]
 PG_BIN = "/usr/lib/postgresql/15/bin"
 READY_SECONDS = 60
 
@@ -96,6 +97,36 @@ def unit_of(root, name):
     return unit
 
 
+def system_calls(root, names):
+    """The names, and the members of those that are systemd's sets."""
+    out = set()
+    for name in names:
+        if not name.startswith("@"):
+            out.add(name)
+            continue
+        shown = root.run("systemd-analyze", "--no-pager", "syscall-filter", name).splitlines()[1:]
+        out |= system_calls(root, [line.strip() for line in shown
+                                   if line.strip() and not line.strip().startswith("#")])
+    return out
+
+
+def check_calls(root, name, unit, trace):
+    """The unit's filter allows every system call that the program made."""
+    allowed = set()
+    for line in unit["SystemCallFilter"]:
+        if line.startswith("~"):
+            allowed -= system_calls(root, line[1:].split())
+        else:
+            allowed |= system_calls(root, line.split())
+    traced = (root.path / trace.lstrip("/")).read_text(encoding="utf-8", errors="replace")
+    made = set(re.findall(r"^\d+ +(\w+)\(", traced, re.M))
+    if len(made) < 30 or made - allowed:
+        raise Failed(f"{name} made {len(made)} system calls; forbidden are {sorted(made - allowed)}")
+    if unit.get("SystemCallErrorNumber") != ["EPERM"]:
+        raise Failed(f"{name}: a forbidden system call ends it")
+    say(f"{name}: {len(made)} system calls, all allowed")
+
+
 @contextlib.contextmanager
 def started_unit(root, name, instance=""):
     """Does what systemd does: runs ExecStart as User, and waits for READY=1."""
@@ -111,7 +142,9 @@ def started_unit(root, name, instance=""):
         notices.bind(str(place))
         place.chmod(0o777)
         notices.settimeout(READY_SECONDS)
-        process = root.start(command, unit["User"][0], {"NOTIFY_SOCKET": "/run/notify"})
+        calls = f"/tmp/calls-{name}"
+        process = root.start(["strace", "-D", "-f", "-qq", "-o", calls, *command],
+                             unit["User"][0], {"NOTIFY_SOCKET": "/run/notify"})
         try:
             told = notices.recv(4096).decode()
             if "READY=1" not in told:
@@ -121,6 +154,7 @@ def started_unit(root, name, instance=""):
             process.terminate()
             if process.wait(30) != 0:
                 raise Failed(f"{name} did not stop as it should: {process.returncode}")
+            check_calls(root, name, unit, calls)
         except socket.timeout:
             raise Failed(f"{name} did not say that it is ready within {READY_SECONDS} s") from None
         finally:
@@ -264,7 +298,7 @@ def use(root):
             finally:
                 ledger.terminate()
                 ledger.wait(30)
-            root.run("trothctl", "status")
+            look(root)
         found = (sql("east", "SELECT balance FROM account"),
                  sql("ledger", "SELECT count(*), sum(amount) FROM line"),
                  sql("postgres", "SELECT count(*) FROM pg_prepared_xacts"))
@@ -272,6 +306,22 @@ def use(root):
         if found != ("85", "2|10", "0"):
             raise Failed(f"the databases hold {found}")
     root.run("trothctl", "wal", "verify", "/var/lib/troth/wal")
+
+
+def look(root):
+    """What an operator and Prometheus ask; trothctl doctor once ended the coordinator, which asked
+    the kernel about its clock and was not allowed to."""
+    for command in (["status"], ["list", "--in_doubt"], ["participants"], ["status"]):
+        root.run("trothctl", *command)
+    doctor = subprocess.run(root.chroot(["trothctl", "doctor"]), env=root.env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if "clock: " not in doctor.stdout or "participant east" not in doctor.stdout:
+        raise Failed(f"trothctl doctor ended with {doctor.returncode}: {doctor.stdout}")
+    root.run("trothctl", "status")
+    for page in ("7714/", "7714/metrics", "7714/api/in-doubt", "7714/api/participants",
+                 "7723/metrics"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{page}", timeout=10) as answer:
+            answer.read()
 
 
 def pay(root, command):
@@ -297,8 +347,9 @@ def remove(root, before):
     # As where systemd runs and both were enabled: links to units that are gone must not be left.
     root.run("systemctl", "enable", "troth-coordinator.service", "troth-participant@east.service")
     (root.path / "run/systemd/system").mkdir(parents=True, exist_ok=True)
-    if not any((root.path / "etc/systemd/system").glob("*.wants/troth-participant@east.service")):
-        raise Failed("the participant was not enabled")
+    enabled = {link.name for link in (root.path / "etc/systemd/system").glob("*.wants/*")}
+    if "troth-participant@east.service" not in enabled:
+        raise Failed(f"enabled are {sorted(enabled)}")
     log = sorted(str(file) for file in (root.path / "var/lib/troth/wal").iterdir())
     root.apt("remove", *OURS)
     left = root.named_ours() - before
