@@ -201,6 +201,17 @@ bool PgConnection::StillAlive() {
   return poll(&look, 1, 0) == 0;
 }
 
+void PgConnection::GiveUp() {
+  given_up_ = true;
+  shutdown(socket(), SHUT_RDWR);
+}
+
+// What stands behind a statement that libpq did not take (it is too large, there is no memory) must
+// not be executed without it.
+void PgConnection::Sent(int taken) {
+  if (taken == 0 && alive()) GiveUp();
+}
+
 void PgConnection::EnterPipeline() {
   if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF) PQenterPipelineMode(conn_);
 }
@@ -210,8 +221,8 @@ void PgConnection::Queue(std::string_view sql, std::span<const std::string> para
   ++queued_statements_;
   std::vector<const char*> values;
   for (const std::string& p : parameters) values.push_back(p.c_str());
-  PQsendQueryParams(conn_, std::string(sql).c_str(), static_cast<int>(values.size()), nullptr,
-                    values.data(), nullptr, nullptr, 0);
+  Sent(PQsendQueryParams(conn_, std::string(sql).c_str(), static_cast<int>(values.size()), nullptr,
+                         values.data(), nullptr, nullptr, 0));
 }
 
 void PgConnection::QueuePrepared(const char* statement, std::span<const std::string> parameters) {
@@ -219,8 +230,8 @@ void PgConnection::QueuePrepared(const char* statement, std::span<const std::str
   ++queued_statements_;
   std::vector<const char*> values;
   for (const std::string& p : parameters) values.push_back(p.c_str());
-  PQsendQueryPrepared(conn_, statement, static_cast<int>(values.size()), values.data(), nullptr,
-                      nullptr, 0);
+  Sent(PQsendQueryPrepared(conn_, statement, static_cast<int>(values.size()), values.data(),
+                           nullptr, nullptr, 0));
 }
 
 bool PgConnection::QueueRepeated(const std::string& sql,
@@ -231,16 +242,17 @@ bool PgConnection::QueueRepeated(const std::string& sql,
   if (known == repeated_.end() && repeated_.size() < kMaxRepeated) {
     known = repeated_.emplace(sql, "troth_app_" + std::to_string(repeated_.size())).first;
     preparing_.push_back(queued_statements_++);
-    PQsendPrepare(conn_, known->second.c_str(), sql.c_str(), 0, nullptr);
+    Sent(PQsendPrepare(conn_, known->second.c_str(), sql.c_str(), 0, nullptr));
   }
   std::vector<const char*> values;
   for (const auto& p : parameters) values.push_back(p.has_value() ? p->c_str() : nullptr);
   const int count = static_cast<int>(values.size());
   ++queued_statements_;
   if (known == repeated_.end()) {
-    PQsendQueryParams(conn_, sql.c_str(), count, nullptr, values.data(), nullptr, nullptr, 0);
+    Sent(PQsendQueryParams(conn_, sql.c_str(), count, nullptr, values.data(), nullptr, nullptr, 0));
   } else {
-    PQsendQueryPrepared(conn_, known->second.c_str(), count, values.data(), nullptr, nullptr, 0);
+    Sent(PQsendQueryPrepared(conn_, known->second.c_str(), count, values.data(), nullptr, nullptr,
+                             0));
   }
   return kept;
 }
@@ -289,8 +301,7 @@ void PgConnection::Take(PGresult* raw) {
     // libpq would tell it again and again, and there is no way back into the pipeline.
     answer.sqlstate = "0A000";
     answer.message = "COPY can't be a statement here; use the transaction of libpqxx";
-    given_up_ = true;
-    shutdown(socket(), SHUT_RDWR);
+    GiveUp();
   } else {
     const char* state = PQresultErrorField(raw, PG_DIAG_SQLSTATE);
     answer.sqlstate = state == nullptr ? "" : state;
@@ -385,7 +396,7 @@ Result<std::vector<Row>> PgConnection::Query(std::string_view sql,
 Status PgConnection::PrepareStatement(const char* name, const char* sql, TimePoint deadline) {
   EnterPipeline();
   ++queued_statements_;
-  PQsendPrepare(conn_, name, sql, 0, nullptr);
+  Sent(PQsendPrepare(conn_, name, sql, 0, nullptr));
   Sync();
   Flush();
   if (!Await(queued_units_, deadline)) {

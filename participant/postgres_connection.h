@@ -137,6 +137,8 @@ class PgConnection {
   Status Greet(TimePoint deadline);
   void Take(PGresult* result);
   void EnterPipeline();
+  void GiveUp();
+  void Sent(int taken);
   static void OnNotice(void* self, const PGresult* notice);
   static int OnEvent(PGEventId event, void* info, void* self);
 

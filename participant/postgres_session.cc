@@ -246,6 +246,9 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
     connection_->Sync();
   }
   connection_->Flush();
+  if (!connection_->alive()) {
+    return Unavailable("the statement could not be sent: it is too large, or its connection lost");
+  }
   const bool answered =
       connection_->Await(1, SteadyClock::now() + options_.time_left + kServerGrace);
   const std::vector<Answer>& answers = connection_->answers();

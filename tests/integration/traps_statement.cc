@@ -1,6 +1,7 @@
 // Traps of work that is one statement, sent together with the opening of its branch.
 // docs/participants.md, "Connections".
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <future>
 
@@ -397,6 +398,22 @@ TEST_F(EarlyTrap, TerminatedWhileItWaitsForARow) {
   EXPECT_EQ(Abort(2).kind, Finished::kDone);
   EXPECT_EQ(PreparedCount(), 0);
   ASSERT_FALSE(EarlyTake(3, 2));
+}
+
+// What stands behind it must not be executed without it.
+TEST_F(EarlyTrap, StatementThatLibpqDoesNotTake) {
+  constexpr std::size_t kMoreThanAMessage = 2'200'000'000;
+  const auto pages = static_cast<std::size_t>(sysconf(_SC_AVPHYS_PAGES));
+  if (pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) < 4 * kMoreThanAMessage) {
+    GTEST_SKIP() << "takes 9 GB of memory";
+  }
+  const auto refused =
+      Early(1, "UPDATE account SET balance = length($1)", {std::string(kMoreThanAMessage, 'x')});
+  ASSERT_TRUE(refused);
+  EXPECT_NE(refused->message.find("could not be sent"), std::string::npos) << refused->message;
+  EXPECT_EQ(PreparedCount(), 0);
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+  EXPECT_FALSE(EarlyTake(2, 1));
 }
 
 // The server goes on with what it was sent, waits for its row, and prepares for nobody.
