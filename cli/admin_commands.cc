@@ -84,7 +84,7 @@ int HeuristicsCommand(const ControlOptions& options, const Arguments& arguments)
     for (const wire::Heuristic& h : list) {
       const char* kind = h.hazard ? "hazard" : "heuristic";
       table.Add({h.transaction_id, h.participant, kind, h.what});
-      rows.push_back({{"transaction", h.transaction_id},
+      rows.push_back({{"transaction_id", h.transaction_id},
                       {"participant", h.participant},
                       {"kind", kind},
                       {"what", h.what},

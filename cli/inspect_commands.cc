@@ -156,7 +156,7 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments) {
       std::string waiting;
       for (const std::string& name : names) waiting += (waiting.empty() ? "" : ", ") + name;
       table.Add({t.transaction_id, t.state, Age(t.age_ms), waiting});
-      rows.push_back({{"transaction", t.transaction_id},
+      rows.push_back({{"transaction_id", t.transaction_id},
                       {"state", t.state},
                       {"age_ms", t.age_ms},
                       {"waiting_for", t.waiting_for}});

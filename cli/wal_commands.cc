@@ -251,7 +251,7 @@ class Auditor {
     Flush();
     for (const HeuristicRecord& h : state_.heuristics()) {
       Line(h.hazard ? "hazard" : "heuristic",
-           {{"transaction", TransactionOf(h, coordinator_id_).ToString()},
+           {{"transaction_id", TransactionOf(h, coordinator_id_).ToString()},
             {"participant", NameOf(h.participant)},
             {"what", h.what},
             {"at_unix_ms", h.at_unix_ms}});
@@ -278,7 +278,7 @@ class Auditor {
                           {"timeline", b.timeline},
                           {"position", b.position}});
     }
-    return {{"transaction", Full(commit.id)},
+    return {{"transaction_id", Full(commit.id)},
             {"decision", "commit"},
             {"key", commit.key},
             {"applied_everywhere", state_.Ended(commit.id)},

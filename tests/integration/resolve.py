@@ -44,7 +44,7 @@ class ResolveTest(unittest.TestCase):
 
     def heuristics(self, identity):
         """What is recorded of a transaction."""
-        return [h for h in self.stuck.ctl_json("heuristics") if h["transaction"] == identity]
+        return [h for h in self.stuck.ctl_json("heuristics") if h["transaction_id"] == identity]
 
     def test_abort_in_two_steps(self):
         """Shown, then done; it binds, and it is kept who ordered it and why."""
@@ -141,8 +141,8 @@ class ResolveTest(unittest.TestCase):
         wal = str(stuck.bank.dir / "wal")
         kept = [l for l in map(json.loads, stuck.ctl("audit", wal).splitlines())
                 if l["kind"] == "heuristic" and l["participant"] == "east"]
-        self.assertIn(theirs, [l["transaction"] for l in kept])
-        self.assertNotIn(ours, [l["transaction"] for l in kept])
+        self.assertIn(theirs, [l["transaction_id"] for l in kept])
+        self.assertNotIn(ours, [l["transaction_id"] for l in kept])
         self.assertNotIn("heuristic", stuck.ctl("wal", "dump", wal, "--transaction", ours))
 
     def test_doctor(self):
@@ -190,11 +190,11 @@ class ResolveTest(unittest.TestCase):
         stuck.ctl("resolve", other, "--abort", *ORDER, "--yes")
         lines = [json.loads(line) for line in
                  stuck.ctl("audit", str(stuck.bank.dir / "wal")).splitlines()]
-        decision = next(l for l in lines if l.get("transaction") == identity)
+        decision = next(l for l in lines if l.get("transaction_id") == identity)
         self.assertEqual(decision["decision"], "commit")
         votes = {c.participant: c.vote.xid for c in claims}
         self.assertEqual({b["participant"]: b["xid"] for b in decision["branches"]}, votes)
-        kept = [l for l in lines if l["kind"] == "heuristic" and l["transaction"] == other]
+        kept = [l for l in lines if l["kind"] == "heuristic" and l["transaction_id"] == other]
         self.assertEqual(len(kept), 2)
         self.assertEqual({l["participant"] for l in lines if l["kind"] == "participant"},
                          {"east", "west"})
