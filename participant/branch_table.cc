@@ -96,7 +96,7 @@ std::optional<Refusal> BranchTable::MayOpen(const WorkRequest& request) const {
                   "transaction " + id + " is of an epoch that its coordinator has ended", true);
   }
   if (draining_) return Refuse(Refused::kNotServing, "the participant is shutting down", true);
-  if (branches_.size() + found_ >= options_.max_in_doubt) {
+  if (!HasRoom()) {
     return Refuse(Refused::kOverloaded,
                   std::to_string(branches_.size() + found_) +
                       " branches are open or in doubt here, the limit is max_in_doubt = " +
@@ -109,10 +109,23 @@ std::optional<Refusal> BranchTable::MayOpen(const WorkRequest& request) const {
   return std::nullopt;
 }
 
-Granted<Work> BranchTable::Open(const WorkRequest& request) {
+// Takes the time off what the request has left.
+void BranchTable::AwaitRoom(WorkRequest* request) {
+  const std::int64_t came_ms = clock_->NowMs();
+  const auto until =
+      std::chrono::steady_clock::now() + std::min(request->patience, request->time_left);
+  while (!HasRoom() && !draining_ && room_.WaitUntil(&mutex_, until)) {
+  }
+  const milliseconds waited(clock_->NowMs() - came_ms);
+  request->patience = std::max(request->patience - waited, milliseconds(0));
+  request->time_left = std::max(request->time_left - waited, milliseconds(1));
+}
+
+Granted<Work> BranchTable::Open(WorkRequest request) {
   Branch* branch = nullptr;
   {
     MutexLock lock(&mutex_);
+    if (!HasRoom() && request.patience > milliseconds(0)) AwaitRoom(&request);
     if (std::optional<Refusal> refusal = MayOpen(request)) return *std::move(refusal);
     auto fresh = std::make_unique<Branch>();
     branch = fresh.get();
@@ -125,7 +138,8 @@ Granted<Work> BranchTable::Open(const WorkRequest& request) {
   }
   Granted<std::unique_ptr<Session>> session = resource_manager_->Begin(
       {GidOf(branch->id), branch->mark, request.isolation, request.read_only, request.time_left,
-       request.one_statement, request.one_statement && request.last, request.label});
+       request.one_statement, request.one_statement && request.last, request.patience,
+       request.label});
   Leaving leaving;
   std::optional<Refusal> refusal;
   Work work{request.transaction_id, nullptr};
@@ -138,6 +152,7 @@ Granted<Work> BranchTable::Open(const WorkRequest& request) {
     } else if (!session.ok()) {
       refusal = session.refusal();
       branches_.erase(request.transaction_id);  // the id is still unheard
+      room_.NotifyOne();
     } else {
       branch->session = std::move(*session);
       work.session = branch->session.get();
@@ -451,6 +466,7 @@ void BranchTable::StartCancel(Branch* branch, Leaving* leaving) {
 void BranchTable::End(const std::string& id, const Ended& ended) {
   const std::string key = id;  // `id` may live in the branch
   branches_.erase(key);
+  room_.NotifyOne();
   const auto [entry, fresh] = ended_.insert_or_assign(key, ended);
   if (fresh) ended_order_.emplace_back(clock_->NowMs(), key);
 }
@@ -554,6 +570,7 @@ void BranchTable::Listed(const std::vector<std::string>& transaction_ids, std::i
   const std::unordered_set<std::string> listed(transaction_ids.begin(), transaction_ids.end());
   MutexLock lock(&mutex_);
   found_ = found;
+  room_.NotifyAll();
   std::vector<std::string> gone;
   for (const auto& [id, branch] : branches_) {
     if (branch->state == State::kPrepared && branch->since_ms < asked_at_ms &&
@@ -606,6 +623,7 @@ std::vector<BranchInfo> BranchTable::List(std::size_t limit) const {
 void BranchTable::Drain() {
   MutexLock lock(&mutex_);
   draining_ = true;
+  room_.NotifyAll();
 }
 
 void BranchTable::AwaitNone(milliseconds wait) {

@@ -46,6 +46,10 @@ struct WorkRequest {
   bool one_statement = false;  // of work 0: see BeginOptions::with_first_statement
   bool last = false;           // with one_statement: see BeginOptions::prepare_with_statement
   std::string label;           // of work 0: see BeginOptions::label
+  // Of work 0: how long it waits for the branches in doubt to become fewer, and for a connection,
+  // together. Refusing at once would have the work at other participants done for nothing, and
+  // again; who waits leaves the processor to what makes room.
+  std::chrono::milliseconds patience{0};
 };
 
 // Work that was let in. It must be given back to EndWork, exactly once.
@@ -168,7 +172,11 @@ class BranchTable {
   // Sessions taken out of the table, to be rolled back or given back when the mutex is free.
   struct Leaving;
 
-  Granted<Work> Open(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
+  Granted<Work> Open(WorkRequest request) TROTH_EXCLUDES(mutex_);
+  void AwaitRoom(WorkRequest* request) TROTH_REQUIRES(mutex_);
+  bool HasRoom() const TROTH_REQUIRES(mutex_) {
+    return branches_.size() + found_ < options_.max_in_doubt;
+  }
   Granted<Work> Continue(const WorkRequest& request) TROTH_EXCLUDES(mutex_);
   std::optional<Refusal> MayOpen(const WorkRequest& request) const TROTH_REQUIRES(mutex_);
   // The id is of an epoch that its coordinator has ended.
@@ -206,6 +214,7 @@ class BranchTable {
 
   mutable Mutex mutex_;
   CondVar changed_;
+  CondVar room_;  // HasRoom may have become true
   std::unordered_map<std::string, std::unique_ptr<Branch>> branches_ TROTH_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Ended> ended_ TROTH_GUARDED_BY(mutex_);
   std::deque<std::pair<std::int64_t, std::string>> ended_order_ TROTH_GUARDED_BY(mutex_);

@@ -37,6 +37,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr milliseconds kPatience{100};  // of the first work, for a place
 constexpr milliseconds kTickEvery{100};
 constexpr milliseconds kSweepEvery{500};
 constexpr milliseconds kSettleWait{1'000};
@@ -304,6 +305,7 @@ wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool on
   const bool last = context.__isset.last && context.last;
   request->one_statement = one_statement;
   request->last = last;
+  request->patience = kPatience;
   WorkTimes times(context, options_.slow_ms);
   Granted<Work> started = table_.StartWork(*request);
   times.started = WorkTimes::Clock::now();

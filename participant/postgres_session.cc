@@ -12,7 +12,6 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kConnectionWait{100};
 constexpr std::chrono::milliseconds kShortWait{1'000};
 // The server's own end of an abandoned block comes after ours.
 constexpr std::chrono::milliseconds kServerGrace{1'000};
@@ -99,7 +98,7 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
   const auto deadline = SteadyClock::now() + options.time_left;
   for (;;) {
     Result<std::unique_ptr<PgConnection>> taken =
-        pool->Take(std::min(kConnectionWait, options.time_left));
+        pool->Take(std::min(options.patience, options.time_left));
     if (!taken.ok()) {
       if (taken.status().code() == Code::kOverloaded) {
         return Refusal{Refused::kOverloaded, taken.status().message(), true, ""};

@@ -56,6 +56,8 @@ struct BeginOptions {
   // it is skipped when the statement fails. Prepare tells what it came to, and must be asked also
   // when the work is refused in the end: see Session::PrepareSent.
   bool prepare_with_statement = false;
+  // How long to wait for a free connection.
+  std::chrono::milliseconds patience{100};
   // Shown by the database as the name of the session while the block is open; empty: none of its
   // own. At most 63 bytes of printable ASCII.
   std::string label;
@@ -166,9 +168,9 @@ class ResourceManager {
  public:
   virtual ~ResourceManager() = default;
 
-  // Opens a block on a connection of its own. Waits at most 100 ms for a free connection, then
-  // kOverloaded; kDatabaseUnavailable when none can be made; kDeadline when the wait ate the
-  // time. `mark` is set in the block and, unless it is read only, its xid is drawn.
+  // Opens a block on a connection of its own. Waits for a free connection, then kOverloaded;
+  // kDatabaseUnavailable when none can be made; kDeadline when the wait ate the time. `mark` is set
+  // in the block and, unless it is read only, its xid is drawn.
   virtual Granted<std::unique_ptr<Session>> Begin(const BeginOptions& options) = 0;
 
   // Starts PREPARE on each session that has not started it, all at once, and waits until every

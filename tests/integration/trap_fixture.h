@@ -106,6 +106,7 @@ class TrapTest : public testing::Test {
     request.work = work;
     if (request.time_left == milliseconds(0)) request.time_left = milliseconds(10'000);
     if (work > 0) request.mark = marks_[t];
+    request.patience = milliseconds(100);
     Granted<Work> started = table_->StartWork(request);
     if (!started.ok()) return started.refusal();
     const std::optional<Refusal> failure = what(started->session);

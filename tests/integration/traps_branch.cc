@@ -173,13 +173,45 @@ TEST_F(BranchTrap, BoundOnBranchesInDoubtSaysWhich) {
   ASSERT_FALSE(Take(1, 1));
   ASSERT_TRUE(Prepared(1));
   ASSERT_FALSE(Take(2, 2));
+  const auto began = steady_clock::now();
   const auto refusal = Take(3, 3);
+  EXPECT_GE(steady_clock::now() - began, milliseconds(95)) << "it waits for a place";
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, Refused::kOverloaded);
   EXPECT_TRUE(refusal->retryable);
   EXPECT_NE(refusal->message.find("max_in_doubt = 2"), std::string::npos) << refusal->message;
   ASSERT_EQ(Commit(1).kind, Finished::kDone);
   EXPECT_FALSE(Take(3, 3)) << "the id is still unheard";
+}
+
+// Each of two places is handed on within the time that work waits for one, to whoever waits.
+TEST_F(BranchTrap, FirstWorkWaitsAMomentForBranchesInDoubt) {
+  table_ = std::make_unique<BranchTable>(BranchTableOptions{"east", instance_, 2}, manager_.get(),
+                                         SystemClock(), [this] { return ++drawn_; });
+  int waited = 0;
+  for (int t = 1; t <= 40 && waited < 3; t += 4) {  // a slow machine may need more
+    ASSERT_FALSE(Take(t, 1));
+    ASSERT_FALSE(Take(t + 1, 2));
+    ASSERT_TRUE(Prepared(t) && Prepared(t + 1));
+    WorkRequest request;
+    request.patience = milliseconds(100);
+    request.time_left = milliseconds(10'000);
+    std::vector<std::future<bool>> works;
+    for (int i = 2; i <= 3; ++i) {
+      request.transaction_id = Id(t + i);
+      works.push_back(std::async(std::launch::async, [this, request] {
+        const auto began = steady_clock::now();
+        Granted<Work> work = table_->StartWork(request);
+        const bool woken = steady_clock::now() - began < milliseconds(95);
+        return work.ok() && table_->EndWork(*work, std::nullopt, false).ok() && woken;
+      }));
+    }
+    for (const int prepared : {t, t + 1}) ASSERT_EQ(Commit(prepared).kind, Finished::kDone);
+    const bool first = works[0].get();
+    waited += first & works[1].get();
+    for (const int opened : {t + 2, t + 3}) ASSERT_EQ(Abort(opened).kind, Finished::kDone);
+  }
+  EXPECT_EQ(waited, 3);
 }
 
 TEST_F(BranchTrap, ConnectionIsResetAfterARollbackToo) {
