@@ -59,10 +59,11 @@ class Tracing(unittest.TestCase):
         until(lambda: sum(place.up for place in cls.client.resolve()) == 2, 20, "both are up")
 
     def names(self, database):
-        """Names of the sessions of `database` that have a block open."""
+        """Names of the sessions of `database` that have a block open, and no statement under way: the
+        participant's own looks at it come and go."""
         return self.cluster.psql("SELECT application_name FROM pg_stat_activity WHERE datname = "
-                                 f"'{database}' AND xact_start IS NOT NULL AND pid <> "
-                                 "pg_backend_pid()").strip().split("\n")
+                                 f"'{database}' AND state = 'idle in transaction'"
+                                 ).strip().split("\n")
 
     def work(self, tx, *statements):
         return run_all(tx, "native", [Statement(sql=sql) for sql in statements])
