@@ -126,7 +126,10 @@ Granted<Work> BranchTable::Open(WorkRequest request) {
   {
     MutexLock lock(&mutex_);
     if (!HasRoom() && request.patience > milliseconds(0)) AwaitRoom(&request);
-    if (std::optional<Refusal> refusal = MayOpen(request)) return *std::move(refusal);
+    if (std::optional<Refusal> refusal = MayOpen(request)) {
+      room_.NotifyOne();  // who was woken for a place and does not take it hands it on
+      return *std::move(refusal);
+    }
     auto fresh = std::make_unique<Branch>();
     branch = fresh.get();
     branch->id = request.transaction_id;

@@ -81,7 +81,7 @@ class ServerSocket : public TServerSocket {
         if (e.getType() != TTransportException::UNKNOWN) throw;  // we stop
         LOG_EVERY_T(ERROR, 1) << "no connection of " << what_ << " can be taken: " << e.what();
       }
-      std::this_thread::sleep_for(kAcceptAgain);
+      std::this_thread::sleep_for(kAcceptAgain);  // nothing tells when a descriptor is free
     }
   }
 

@@ -441,7 +441,7 @@ TEST_F(EarlyTrap, CutWhileItWaitsForARow) {
   Await("SELECT count(*) = 1 FROM pg_prepared_xacts");
   Sweep sweep("east", manager_.get(), table_.get(), SystemClock());
   ASSERT_TRUE(sweep.Look().ok());
-  std::this_thread::sleep_for(Sweep::kPatience);
+  std::this_thread::sleep_for(Sweep::kPatience);  // only what stays prepared so long is asked about
   const auto due = sweep.Look();
   ASSERT_TRUE(due.ok());
   ASSERT_EQ(due->size(), 1u);
