@@ -3,6 +3,7 @@
 // leaves prepared transactions that nobody decides. docs/performance.md.
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <random>
@@ -20,6 +21,8 @@ DEFINE_int32(clients, 1, "clients at once, each with a connection to every datab
 DEFINE_int32(rows, 10'000, "rows of the table `account`, numbered from 1");
 
 DEFINE_int32(hot_rows, 0, "if not 0: nine of ten changes go to the first so many rows");
+DEFINE_bool(commit_only, false,
+            "one-by-one: the latency told is that of PREPARE and COMMIT PREPARED alone");
 DEFINE_bool(in_order, false,
             "changes on one server after the other, so that no locks are had in a circle");
 
@@ -91,26 +94,40 @@ class BareClient : public RoundClient {
     if (mode == "local") {
       return Everywhere([this](std::size_t i) { return Change(i); });
     }
-    const std::string gid = gid_ + std::to_string(++count_) + "'";
+    ++count_;
     const bool prepared =
         mode == "batched"
             ? Everywhere([&](std::size_t i) {
-                return "BEGIN;" + Change(i) + ";PREPARE TRANSACTION " + gid;
+                return "BEGIN;" + Change(i) + ";PREPARE TRANSACTION " + Gid(i);
               })
             : Everywhere([](std::size_t) { return std::string("BEGIN"); }) && Changes() &&
-                  Everywhere([&](std::size_t) { return "PREPARE TRANSACTION " + gid; });
+                  WorkDone() &&
+                  Everywhere([&](std::size_t i) { return "PREPARE TRANSACTION " + Gid(i); });
     if (!prepared) {
-      Undo(gid);
+      Undo();
       return false;
     }
-    if (!Everywhere([&](std::size_t) { return "COMMIT PREPARED " + gid; })) {
-      std::cerr << "bench-bare: COMMIT PREPARED " << gid << " failed\n";
+    if (!Everywhere([&](std::size_t i) { return "COMMIT PREPARED " + Gid(i); })) {
+      std::cerr << "bench-bare: COMMIT PREPARED " << Gid(0) << " failed\n";
       std::_Exit(2);
     }
     return true;
   }
+  double MeasuredMs() const override {
+    if (!FLAGS_commit_only) return -1;
+    return std::chrono::duration<double, std::milli>(Now() - worked_).count();
+  }
 
  private:
+  // Databases of one server share its GIDs.
+  std::string Gid(std::size_t i) const {
+    return gid_ + std::to_string(count_) + ":" + std::to_string(i) + "'";
+  }
+  static std::chrono::steady_clock::time_point Now() { return std::chrono::steady_clock::now(); }
+  bool WorkDone() {
+    worked_ = Now();
+    return true;
+  }
   // Sends a statement to every server, then waits for every answer.
   template <typename F>
   bool Everywhere(F&& statement) {
@@ -134,10 +151,10 @@ class BareClient : public RoundClient {
            " WHERE id = " + std::to_string(row);
   }
   // A lock timeout on one server leaves the others open, or prepared.
-  void Undo(const std::string& gid) {
-    for (Server& server : servers_) {
-      server.Send(server.in_block() ? "ROLLBACK" : "ROLLBACK PREPARED " + gid);
-      server.Take();
+  void Undo() {
+    for (std::size_t i = 0; i < servers_.size(); ++i) {
+      servers_[i].Send(servers_[i].in_block() ? "ROLLBACK" : "ROLLBACK PREPARED " + Gid(i));
+      servers_[i].Take();
     }
   }
 
@@ -145,6 +162,7 @@ class BareClient : public RoundClient {
   std::mt19937 random_;
   const std::string gid_;
   std::uint64_t count_ = 0;
+  std::chrono::steady_clock::time_point worked_;  // commit_only, one-by-one: PREPARE begins
 };
 
 }  // namespace
@@ -159,7 +177,8 @@ int main(int argc, char** argv) {
   return troth::bench::ServeRounds(
       FLAGS_clients,
       [](const std::string& mode) {
-        return mode == "local" || mode == "one-by-one" || mode == "batched";
+        return mode == "one-by-one" ||
+               (!FLAGS_commit_only && (mode == "local" || mode == "batched"));
       },
       [](int number) { return std::make_unique<troth::bench::BareClient>(number); });
 }

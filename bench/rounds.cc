@@ -49,6 +49,9 @@ void RunClient(RoundClient* client, std::barrier<>* turn, const Round* round, Ta
         ++tally->failed;
         tally->why = client->Why();
       }
+      if (const int pause = client->PauseMs(); pause > 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(pause));
+      }
     }
     turn->arrive_and_wait();  // and ends
   }

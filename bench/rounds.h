@@ -19,6 +19,8 @@ class RoundClient {
   virtual bool Transact(const std::string& mode) = 0;
   // How long the part of it took that is to be measured; negative: all of it.
   virtual double MeasuredMs() const { return -1; }
+  // How long to wait before the next one; a part of no latency.
+  virtual int PauseMs() const { return 0; }
   // Why the last one was rolled back; for people.
   virtual std::string Why() const { return ""; }
 };

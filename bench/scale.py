@@ -32,26 +32,43 @@ class Scale:
             f"{self.o.bin}/bench-troth", f"--coordinator={troth.address}", f"--clients={clients}",
             f"--participants={participants}", "--rows=10000", *more], directory / "drivers.log")
 
+    def bare(self, directory, conninfos, clients, *more):
+        """Clients over libpq alone."""
+        return rig.Driver("bench-bare", [
+            f"{self.o.bin}/bench-bare", "--databases=" + ";".join(conninfos),
+            f"--clients={clients}", *more], directory / "drivers.log")
+
     def many_participants(self, directory):
-        """Latency of the commit call with 2 to 16 participants; ratio of 16 to 2."""
+        """Latency of the commit call with 2 to 16 participants; ratio of 16 to 2. The control is
+        PREPARE and COMMIT PREPARED by libpq alone on as many databases: what two servers on these
+        cores take, without a log, a guard or a call."""
         servers = rig.Servers(2, 10000, databases=8, max_connections=300)
         troth = None
         drivers = {}
         try:
             troth = rig.Troth(self.o.bin, directory, servers.conninfos(), 4)
             counts = [2, 4, 8, 16]
-            drivers = {n: self.driver(troth, directory, 1, n, "--commit_only") for n in counts}
-            rounds = {n: [] for n in counts}
-            for driver in drivers.values():
-                driver.run("standard-applied", 1)
-            for _ in range(self.o.rounds):
-                for n, driver in drivers.items():
-                    rounds[n].append(driver.run("standard-applied", self.o.seconds))
             for n in counts:
-                print(f"{n:5} participants, one client: commit p50 "
-                      f"{median([r['p50_ms'] for r in rounds[n]]):7.3f} ms, p99 "
-                      f"{median([r['p99_ms'] for r in rounds[n]]):7.3f} ms", flush=True)
-            return median([b["p50_ms"] / a["p50_ms"] for a, b in zip(rounds[2], rounds[16])])
+                drivers["commit", n] = self.driver(troth, directory, 1, n, "--commit_only")
+                drivers["libpq alone", n] = self.bare(
+                    directory, servers.conninfos()[:n], 1, "--commit_only")
+            modes = {"commit": "standard-applied", "libpq alone": "one-by-one"}
+            rounds = {key: [] for key in drivers}
+            for (way, _), driver in drivers.items():
+                driver.run(modes[way], 1)
+            for _ in range(self.o.rounds):
+                for key, driver in drivers.items():
+                    rounds[key].append(driver.run(modes[key[0]], self.o.seconds))
+            for way, n in sorted(drivers):
+                print(f"{n:5} participants, one client, {way:11}: p50 "
+                      f"{median([r['p50_ms'] for r in rounds[way, n]]):7.3f} ms, p99 "
+                      f"{median([r['p99_ms'] for r in rounds[way, n]]):7.3f} ms", flush=True)
+            ratio = {way: median([b["p50_ms"] / a["p50_ms"]
+                                  for a, b in zip(rounds[way, 2], rounds[way, 16])])
+                     for way in modes}
+            print(f"16 participants by 2: {ratio['commit']:.2f}, libpq alone "
+                  f"{ratio['libpq alone']:.2f}", flush=True)
+            return ratio["commit"]
         finally:
             for driver in drivers.values():
                 driver.stop()
@@ -94,11 +111,8 @@ class Scale:
         try:
             troth = rig.Troth(self.o.bin, directory, servers.conninfos(), 34)
             same = ["--hot_rows=10", "--in_order"]
-            drivers = [
-                rig.Driver("bench-bare", [
-                    f"{self.o.bin}/bench-bare", "--databases=" + ";".join(servers.conninfos()),
-                    "--clients=32", *same], directory / "drivers.log"),
-                self.driver(troth, directory, 32, 2, *same)]
+            drivers = [self.bare(directory, servers.conninfos(), 32, *same),
+                       self.driver(troth, directory, 32, 2, *same)]
             modes = ["one-by-one", "standard-applied"]
             rounds = [[], []]
             for _ in range(self.o.rounds):
@@ -118,30 +132,43 @@ class Scale:
             servers.stop()
 
     def slow_neighbour(self, directory):
-        """Four participants, the last prepares in 50 ms: p50 of transactions that touch only
-        the first two, while others touch the last two; by that of the same alone."""
-        servers = rig.Servers(2, 10000, databases=2, max_connections=150)
+        """p50 of transactions that touch only the first two participants, beside others on two
+        participants of which one prepares in 50 ms; by that of the same alone. The control:
+        others as many, none of them slow, whose clients pause for 50 ms instead. Short rounds,
+        and many: what the disk does meanwhile differs by more than what is looked for."""
+        servers = rig.Servers(2, 10000, databases=3, max_connections=240)
         troth = None
         drivers = []
         try:
             troth = rig.Troth(self.o.bin, directory, servers.conninfos(), 20)
-            last = servers.clusters[1]
             drivers = [self.driver(troth, directory, 4, 2),
-                       self.driver(troth, directory, 4, 2, "--first=2")]
-            near, far = drivers
-            alone, beside = [], []
+                       self.driver(troth, directory, 4, 2, "--first=2"),
+                       self.driver(troth, directory, 4, 2, "--first=4", "--pause_ms=50")]
+            near, slow, control = drivers
+            mode, seconds = "standard-applied", self.o.seconds / 3
             for driver in drivers:
-                driver.run("standard-applied", 1)
-            last.psql(SLOW, servers.names[1])
-            for _ in range(self.o.rounds):
-                alone.append(near.run("standard-applied", self.o.seconds))
-                far.begin("standard-applied", self.o.seconds)
-                beside.append(near.run("standard-applied", self.o.seconds))
-                other = far.end()
-            print(f"slow neighbour: p50 {median([r['p50_ms'] for r in alone]):.3f} ms alone, "
-                  f"{median([r['p50_ms'] for r in beside]):.3f} ms beside transactions whose p50 "
-                  f"is {other['p50_ms']:.1f} ms", flush=True)
-            return median([b["p50_ms"] / a["p50_ms"] for a, b in zip(alone, beside)])
+                driver.run(mode, 1)
+            servers.clusters[1].psql(SLOW, servers.names[1])
+            alone, others = [], {slow: [], control: []}
+            beside = {slow: [], control: []}
+            for _ in range(4 * self.o.rounds):
+                alone.append(near.run(mode, seconds))
+                for other in (slow, control):
+                    other.begin(mode, seconds)
+                    beside[other].append(near.run(mode, seconds))
+                    others[other].append(other.end())
+            ratio = {other: median([b["p50_ms"] / a["p50_ms"]
+                                    for a, b in zip(alone, beside[other])])
+                     for other in (slow, control)}
+            print(f"slow neighbour: p50 {median([r['p50_ms'] for r in alone]):.3f} ms alone",
+                  flush=True)
+            for name, other in [("slow", slow), ("control", control)]:
+                print(f"slow neighbour: beside {name:7} "
+                      f"{median([r['p50_ms'] for r in beside[other]]):.3f} ms, x "
+                      f"{ratio[other]:.2f}; others "
+                      f"{median([r['done'] / r['seconds'] for r in others[other]]):.0f} tx/s, p50 "
+                      f"{median([r['p50_ms'] for r in others[other]]):.1f} ms", flush=True)
+            return ratio[slow]
         finally:
             for driver in drivers:
                 driver.stop()
@@ -150,19 +177,23 @@ class Scale:
             servers.stop()
 
 
+PARTS = ["many_participants", "slow_neighbour", "contention", "many_connections"]
+
+
 def main():
     """See bench/scale --help."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     rig.private_cluster.stop_on_signals()
     root = pathlib.Path(tempfile.mkdtemp(prefix="troth-bench-"))
     scale = Scale(options)
     figures = {}
     try:
-        for name in ["many_participants", "slow_neighbour", "contention", "many_connections"]:
+        for name in [options.only] if options.only else PARTS:
             directory = root / name
             directory.mkdir()
             figures[name] = getattr(scale, name)(directory)
@@ -172,6 +203,8 @@ def main():
         return 2
     finally:
         shutil.rmtree(root, ignore_errors=True)
+    if options.only:
+        return 0
     print(f"scale: latency_16_over_2={figures['many_participants']:.2f} "
           f"slow_neighbour_p50_ratio={figures['slow_neighbour']:.2f} "
           f"conns_1000_rss_mib={figures['many_connections']:.0f}")

@@ -22,6 +22,7 @@ DEFINE_int32(first, 0, "number of the first of these participants");
 DEFINE_bool(in_order, false,
             "one participant after the other, so that no locks are had in a circle");
 DEFINE_bool(commit_only, false, "the latency told is that of the commit call alone");
+DEFINE_int32(pause_ms, 0, "pause of a client after each transaction; of no latency a part");
 DEFINE_int32(hot_rows, 0, "if not 0: nine of ten changes go to the first so many rows");
 
 namespace troth::bench {
@@ -63,6 +64,7 @@ class TrothClient : public RoundClient {
   }
   std::string Why() const override { return why_; }
   double MeasuredMs() const override { return commit_ms_; }
+  int PauseMs() const override { return FLAGS_pause_ms; }
 
  private:
   Outcome TimeCommit(bool early, Wait wait) {
