@@ -53,6 +53,7 @@ bool Crew::WorkOnce(Call* call) {
   if (!polling_ && (call != nullptr || answers_->Outstanding())) {
     polling_ = true;
     poller_ = call;
+    poller_thread_ = pthread_self();
     const RunningMs now = coordinator_->Now();
     const RunningMs until = std::clamp<RunningMs>(coordinator_->NextTimer(), now, now + 1000);
     poll_until_ = until;
@@ -140,7 +141,7 @@ void Crew::EndOfRound() {
       call->done_ = true;
       if (call->asleep_) {
         woken_.push_back(Raise(call));
-      } else if (polling_ && poller_ == call) {
+      } else if (polling_ && poller_ == call && !pthread_equal(poller_thread_, pthread_self())) {
         answers_->Interrupt();  // its thread reads answers of others meanwhile
       }
     }

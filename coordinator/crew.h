@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <pthread.h>
 #include <semaphore.h>
 
 #include "common/thread_annotations.h"
@@ -107,7 +108,8 @@ class Crew : public ReplySink {
   int promoted_ TROTH_GUARDED_BY(mutex_) = 0;          // woken for a duty, and not there yet
   bool flushing_ TROTH_GUARDED_BY(mutex_) = false;
   bool polling_ TROTH_GUARDED_BY(mutex_) = false;
-  Call* poller_ TROTH_GUARDED_BY(mutex_) = nullptr;  // whose thread polls; null: the keeper's
+  Call* poller_ TROTH_GUARDED_BY(mutex_) = nullptr;       // whose thread polls; null: the keeper's
+  pthread_t poller_thread_ TROTH_GUARDED_BY(mutex_) = 0;  // of poller_, if that is a call's
   RunningMs poll_until_ TROTH_GUARDED_BY(mutex_) = 0;
   bool stopping_ TROTH_GUARDED_BY(mutex_) = false;
   bool keeper_wanted_ TROTH_GUARDED_BY(mutex_) = false;

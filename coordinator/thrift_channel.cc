@@ -541,7 +541,12 @@ void ThriftChannel::Push() {
 }
 
 void ThriftChannel::PushPlace(Place* place) {
-  if (!place->up) return;
+  // Asked for every place in every round, and mostly there is nothing to send.
+  const bool idle =
+      !place->up || ((place->prepares.empty() || place->lines[kPrepareLine]->busy()) &&
+                     ((place->finishes.empty() && place->unawaited.empty()) ||
+                      place->lines[kFinishLine]->busy()));
+  if (idle) return;
   const wire::Sender sender = SenderOf(options_.coordinator_id, *coordinator_);
   // Takes the oldest entries of a queue, at most a batch.
   auto take = [this](auto* queue, auto* into) {
