@@ -570,10 +570,21 @@ void CommitProtocol::On(const TimePassed& e) {
       }
     }
   }
+  ForgetIdleTimers();
   if (now_ - retained_at_ >= 1000) {
     // One call drops so much, lest anybody waits for it; what is left goes soon after.
     const bool more = state_.Retain(now_, EndedLine(), options_.retention);
     retained_at_ = more ? now_ - 990 : now_;
+  }
+}
+
+// Nearly all transactions end long before their deadline: nobody is to be woken for those.
+void CommitProtocol::ForgetIdleTimers() {
+  while (!timers_.empty()) {
+    std::vector<Timer>& first = timers_.begin()->second;
+    while (!first.empty() && !transactions_.contains(first.back().id)) first.pop_back();
+    if (!first.empty()) return;
+    timers_.erase(timers_.begin());
   }
 }
 

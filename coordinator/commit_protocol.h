@@ -216,6 +216,7 @@ class CommitProtocol {
   std::uint64_t Append(LogRecord record, bool force, ReplyToken token = 0,
                        std::string instance = {});
   void At(RunningMs when, Timer timer);
+  void ForgetIdleTimers();
   void ReserveAhead();
 
   const ProtocolOptions options_;

@@ -93,6 +93,8 @@ class ThriftChannel::Line {
       if (n == 0) break;
       bytes_.append(chunk.data(), static_cast<std::size_t>(n));
       if (bytes_.size() > kMaxFrameBytes + 4u) return -1;
+      // All there was, and epoll tells of more; what OpenSSL holds it tells nobody.
+      if (static_cast<std::size_t>(n) < chunk.size() && !socket_->encrypted()) break;
     }
     if (bytes_.size() < 4) return 0;
     const std::uint32_t length = ReadLength(bytes_);

@@ -404,6 +404,17 @@ TEST_F(Laws, L8_RetryIntervalsAreCapped) {
   Expect("time +1000", "finish p0 1-0a0a0a01.1 commit");
 }
 
+// Found by measuring: each deadline woke the coordinator, also of transactions that had ended.
+TEST_F(Laws, NobodyIsWokenForTransactionsThatEnded) {
+  Decide("1");
+  Run("commit 2 a b deadline=+500");
+  Run("durable\n finished a 1\n finished b 1\n time +1");
+  EXPECT_EQ(world.machine().NextTimer(), 500);  // that of the one that is left
+  Run("vote a 2 refused\n commit 3 c deadline=+300\n vote c 3 prepared=803\n durable");
+  Run("finished c 3\n time +1");
+  EXPECT_EQ(world.machine().NextTimer(), world.now() + 1000);
+}
+
 TEST_F(Laws, L8_OneDeadParticipantDelaysNoOther) {
   Run("down a");
   Run("commit 1 a b\n commit 2 b c\n vote b 2 prepared=902\n vote c 2 prepared=802\n durable");
