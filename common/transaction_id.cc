@@ -14,12 +14,15 @@ bool IsHex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 bool AllNameChars(std::string_view s) {
   return std::all_of(s.begin(), s.end(), [](char c) { return IsLowerOrDigit(c) || c == '-'; });
 }
+bool AllHex(std::string_view s) {
+  return std::all_of(s.begin(), s.end(), [](char c) { return IsHex(c); });
+}
 
 // The whole of `text` as a number without sign or leading zero.
 template <typename T>
 bool ParseNumber(std::string_view text, T* out, int base = 10) {
   if (text.empty() || (base == 10 && text.size() > 1 && text[0] == '0')) return false;
-  if (!std::all_of(text.begin(), text.end(), IsHex)) return false;
+  if (!AllHex(text)) return false;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out, base);
   return error == std::errc() && end == text.data() + text.size();
 }
@@ -71,7 +74,7 @@ bool IsCoordinatorId(std::string_view id) {
   const std::size_t dash = id.rfind('-');
   if (dash == id.npos || id.size() - dash - 1 != 12) return false;
   const std::string_view mark = id.substr(dash + 1);
-  return IsCoordinatorName(id.substr(0, dash)) && std::all_of(mark.begin(), mark.end(), IsHex);
+  return IsCoordinatorName(id.substr(0, dash)) && AllHex(mark);
 }
 
 bool IsParticipantName(std::string_view name) {

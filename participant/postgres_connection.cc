@@ -119,7 +119,6 @@ class PgConnection::Face : public pqxx::connection_base {
 
 PgConnection::PgConnection(PGconn* conn) : conn_(conn) {
   PQsetNoticeReceiver(conn_, &PgConnection::OnNotice, this);
-  PQregisterEventProc(conn_, &PgConnection::OnEvent, "troth", this);
 }
 
 PgConnection::~PgConnection() {
@@ -199,6 +198,12 @@ bool PgConnection::StillAlive() {
   if (!alive()) return false;
   pollfd look{socket(), POLLIN | POLLRDHUP, 0};
   return poll(&look, 1, 0) == 0;
+}
+
+bool PgConnection::writes_by_default() const {
+  // Servers before 14 don't tell.
+  const char* read_only = PQparameterStatus(conn_, "default_transaction_read_only");
+  return read_only != nullptr && std::string_view(read_only) == "off";
 }
 
 void PgConnection::GiveUp() {
@@ -410,7 +415,11 @@ Status PgConnection::PrepareStatement(const char* name, const char* sql, TimePoi
 
 pqxx::dbtransaction& PgConnection::BeginApplication() {
   TROTH_CHECK(PQpipelineStatus(conn_) == PQ_PIPELINE_OFF);
-  if (!face_) face_ = std::make_unique<Face>(conn_);
+  if (!face_) {
+    face_ = std::make_unique<Face>(conn_);
+    // What libpqxx asks for does not pass through Take.
+    PQregisterEventProc(conn_, &PgConnection::OnEvent, "troth", this);
+  }
   if (!face_->transaction) face_->transaction = std::make_unique<BranchTransaction>(*face_);
   return *face_->transaction;
 }

@@ -78,6 +78,8 @@ class PgConnection {
   // unasked is, but for a changed setting now and then, the server's good-bye.
   bool StillAlive();
   PGTransactionStatusType transaction_status() const { return PQtransactionStatus(conn_); }
+  // Whether a block is read-write without saying so, by the server's last word on it.
+  bool writes_by_default() const;
   int socket() const { return PQsocket(conn_); }
   int backend_pid() const { return PQbackendPID(conn_); }
   // That logged in.

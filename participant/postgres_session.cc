@@ -17,24 +17,29 @@ constexpr std::chrono::milliseconds kShortWait{1'000};
 constexpr std::chrono::milliseconds kServerGrace{1'000};
 
 // Names are qualified, operators too: application code may change search_path.
-constexpr char kBegin[] = "BEGIN READ WRITE";
+// Saying READ WRITE sets a setting, and a block that set one makes the server walk through all of
+// them at its end: not said where it is so anyway.
+constexpr char kBegin[] = "BEGIN";
+constexpr char kBeginReadWrite[] = "BEGIN READ WRITE";
 constexpr char kOpen[] = "SELECT pg_catalog.pg_current_xact_id()";
 constexpr char kOpenReadOnly[] = "SELECT pg_catalog.set_config('troth.mark', $1, true)";
 constexpr char kLimit[] =
     "SELECT pg_catalog.set_config('lock_timeout', $1, true),"
     " pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true)";
 constexpr char kLabel[] = "SELECT pg_catalog.set_config('application_name', $1, true)";
+// The guard in front of PREPARE: which block is open, and what its settings must be.
+constexpr char kCompareXid[] =
+    "SELECT 1 OPERATOR(pg_catalog./) CASE"
+    " WHEN pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
+    " THEN 1 ELSE 0 END,";
+// Behind the branch's only statement, in the same pipeline, there is none to compare with, and no
+// need: one statement of the extended protocol can end the block or write, not both, and its tag
+// tells which. Here the xid is drawn, where the work has not done so.
+constexpr char kDrawXid[] = "SELECT pg_catalog.pg_current_xact_id(),";
 // role: SET ROLE inside the block would change the owner of the prepared transaction, and then
 // nobody of ours could finish it. client_min_messages: else the warning that a wait for a standby
 // was cancelled could be hidden from us (L12a).
-// $1 is 0 in the same round trip as the drawing of the xid, which is then on its way to us: any
-// will do, for the one statement between can't end the block and draw another.
-constexpr char kGuard[] =
-    "SELECT 1 OPERATOR(pg_catalog./) CASE"
-    " WHEN pg_catalog.pg_current_xact_id_if_assigned() OPERATOR(pg_catalog.=) $1::pg_catalog.xid8"
-    " THEN 1"
-    " WHEN $1::pg_catalog.xid8 OPERATOR(pg_catalog.=) '0'::pg_catalog.xid8"
-    " AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 1 ELSE 0 END,"
+constexpr char kGuardedSettings[] =
     " CASE WHEN current_user OPERATOR(pg_catalog.<>) session_user"
     "  THEN pg_catalog.set_config('role', 'none', true) END,"
     " CASE WHEN pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.<>) 'notice'"
@@ -82,10 +87,13 @@ Refusal Unavailable(std::string message) {
 
 Status PostgresSession::SetUp(PgConnection* connection) {
   const auto deadline = SteadyClock::now() + std::chrono::seconds(2);
+  const std::string guard = std::string(kCompareXid) + kGuardedSettings;
+  const std::string guard_only = std::string(kDrawXid) + kGuardedSettings;
   for (const auto& [name, sql] :
-       {std::pair{"troth_begin", kBegin}, std::pair{"troth_open", kOpen},
-        std::pair{"troth_open_ro", kOpenReadOnly}, std::pair{"troth_limit", kLimit},
-        std::pair{"troth_label", kLabel}, std::pair{"troth_guard", kGuard},
+       {std::pair{"troth_begin", kBegin}, std::pair{"troth_begin_rw", kBeginReadWrite},
+        std::pair{"troth_open", kOpen}, std::pair{"troth_open_ro", kOpenReadOnly},
+        std::pair{"troth_limit", kLimit}, std::pair{"troth_label", kLabel},
+        std::pair{"troth_guard", guard.c_str()}, std::pair{"troth_guard_only", guard_only.c_str()},
         std::pair{"troth_guard_ro", kGuardReadOnly}, std::pair{"troth_reset", "RESET ALL"},
         std::pair{"troth_clean", kClean}}) {
     TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
@@ -152,8 +160,9 @@ std::size_t PostgresSession::QueueOpening() {
   if (options_.read_only || options_.isolation != Isolation::kDefault) {
     connection_->Queue(BeginStatement(options_));
   } else {
-    connection_->QueuePrepared("troth_begin");
+    connection_->QueuePrepared(connection_->writes_by_default() ? "troth_begin" : "troth_begin_rw");
   }
+  std::size_t statements = 1;
   const Greeting& standing = connection_->greeting();
   const auto idle = options_.time_left + kServerGrace;
   const bool limited = standing.lock_timeout.count() > 0 &&
@@ -163,18 +172,22 @@ std::size_t PostgresSession::QueueOpening() {
     const std::string limits[] = {std::to_string(options_.time_left.count()),
                                   std::to_string(idle.count())};
     connection_->QueuePrepared("troth_limit", limits);
+    ++statements;
   }
   if (!options_.label.empty()) {
     const std::string label[] = {options_.label};
     connection_->QueuePrepared("troth_label", label);
+    ++statements;
   }
   if (options_.read_only) {
     const std::string mark[] = {options_.mark};
     connection_->QueuePrepared("troth_open_ro", mark);
-  } else {
+    ++statements;
+  } else if (!options_.prepare_with_statement) {
     connection_->QueuePrepared("troth_open");
+    ++statements;
   }
-  return 2 + (limited ? 0 : 1) + (options_.label.empty() ? 0 : 1);
+  return statements;
 }
 
 // Takes the answers to QueueOpening, the first `statements` ones.
@@ -190,12 +203,14 @@ std::optional<Refusal> PostgresSession::TakeOpening(std::size_t statements, bool
     return Unavailable(answered ? "the connection to the database was lost"
                                 : "the database did not open the branch's block in time");
   }
-  if (!options_.read_only) {
-    const std::string xid = answers[statements - 1].rows[0][0].value_or("");
-    std::from_chars(xid.data(), xid.data() + xid.size(), xid_);
-  }
+  if (!options_.read_only && !options_.prepare_with_statement) TakeXid(answers[statements - 1]);
   opened_ = true;
   return std::nullopt;
+}
+
+void PostgresSession::TakeXid(const Answer& answer) {
+  const std::string& xid = *answer.rows[0][0];
+  std::from_chars(xid.data(), xid.data() + xid.size(), xid_);
 }
 
 std::optional<Refusal> PostgresSession::OpenBlock() {
@@ -266,9 +281,14 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
   if (answers.size() <= before) return Unavailable(kLost);
   Answer answer = connection_->TakeAnswer(before);
   connection_->NoteTag(answer.tag);
+  // There was no savepoint to roll back to.
+  if (prepare && answer.tag == "ROLLBACK") connection_->NoteTag("COMMIT");
   if (answered && !started_) connection_->EndPipeline();
   if (answer.ok) return answer;
   Refusal refusal = RefusalOf(answer.sqlstate, answer.message);
+  // The default changed since the connection was last used; now it is known.
+  const bool read_only_by_default = !options_.read_only && !connection_->writes_by_default();
+  if (answer.sqlstate == "25006" && read_only_by_default) refusal.retryable = true;
   if (kept && (answer.sqlstate == "0A000" || answer.sqlstate == "26000")) {
     // A table changed behind the statement, or somebody deallocated it. This connection is not
     // used again (unfit); a fresh one parses anew, and if that fails too it is the statement's.
@@ -332,8 +352,12 @@ void PostgresSession::QueuePrepare() {
     connection_->QueuePrepared("troth_guard_ro", parameters);
     connection_->Queue("ROLLBACK");
   } else {
-    const std::string parameters[] = {std::to_string(xid_)};
-    connection_->QueuePrepared("troth_guard", parameters);
+    if (options_.prepare_with_statement) {
+      connection_->QueuePrepared("troth_guard_only");
+    } else {
+      const std::string parameters[] = {std::to_string(xid_)};
+      connection_->QueuePrepared("troth_guard", parameters);
+    }
     connection_->Queue("PREPARE TRANSACTION " + Quoted(options_.gid));
   }
   QueueCleaning();  // skipped when PREPARE is: then it is queued again
@@ -396,6 +420,8 @@ std::optional<PrepareResult> PostgresSession::PollPrepare() {
   TROTH_FAILPOINT("after-prepare");
   // Run did not wait for it: what is prepared is known, and rolled back, by the xid that comes now.
   if (prepare_at_ > 0 && !opened_) static_cast<void>(TakeOpening(prepare_at_ - 1, true));
+  const std::span<const Answer> answers = PrepareAnswers();
+  if (xid_ == 0 && !options_.read_only && !answers.empty() && answers[0].ok) TakeXid(answers[0]);
   PrepareResult result = Judge();
   CleanAfterFailure();
   connection_->ForgetSigns();  // PREPARE's own tag is no sign of the application

@@ -59,6 +59,7 @@ class PostgresSession : public Session {
   std::size_t QueueOpening();
   std::optional<Refusal> TakeOpening(std::size_t statements, bool answered);
   std::optional<Refusal> OpenBlock();
+  void TakeXid(const Answer& answer);
   void QueuePrepare();
   void QueueCleaning();
   void CleanAfterFailure();

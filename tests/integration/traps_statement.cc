@@ -154,6 +154,30 @@ TEST_F(StatementTrap, ReadOnly) {
   EXPECT_EQ(refused->sqlstate, "25006");
 }
 
+TEST_F(StatementTrap, BranchesWriteWhateverTheDefaultIs) {
+  const auto set_default = [this](const std::string& value) {
+    cluster_.Sql("ALTER SYSTEM SET default_transaction_read_only = " + value);
+    cluster_.Sql("SELECT pg_reload_conf()");
+    Await("SELECT current_setting('default_transaction_read_only') = '" + value + "'");
+  };
+  ASSERT_FALSE(TakeOne(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  ASSERT_EQ(Commit(1).kind, Finished::kDone);
+  set_default("on");
+  // The connection that is there hears of it with its next answer, others when they are opened.
+  if (const std::optional<Refusal> refused = TakeOne(2, 1)) {
+    EXPECT_EQ(refused->sqlstate, "25006");
+    EXPECT_TRUE(refused->retryable);
+    EXPECT_EQ(Abort(2).kind, Finished::kDone);
+  }
+  for (int t = 3; t <= 6; ++t) {
+    ASSERT_FALSE(TakeOne(t, 1));
+    ASSERT_TRUE(Prepared(t));
+    ASSERT_EQ(Commit(t).kind, Finished::kDone);
+  }
+  set_default("off");
+}
+
 TEST_F(StatementTrap, AbortReachesItWhileItWaitsForARow) {
   ASSERT_FALSE(TakeOne(1, 1));
   std::thread waiting([this] {
