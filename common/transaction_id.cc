@@ -3,13 +3,37 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
+#include <limits>
 
 namespace troth {
 namespace {
 
 bool IsLowerOrDigit(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 bool IsHex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
+
+// The longest text of an epoch and of a local id.
+constexpr std::size_t kMaxEpochBytes = 10 + 1 + 8;
+constexpr std::size_t kMaxLocalBytes = kMaxEpochBytes + 1 + 20;
+
+// These write to `at`, which has room, and return where it goes on.
+template <typename T>
+char* PutNumber(T number, char* at) {
+  return std::to_chars(at, at + std::numeric_limits<T>::digits10 + 1, number).ptr;
+}
+
+char* PutEpoch(const Epoch& epoch, char* at) {
+  at = PutNumber(epoch.number, at);
+  *at++ = '-';
+  for (int shift = 28; shift >= 0; shift -= 4)
+    *at++ = "0123456789abcdef"[epoch.random >> shift & 15];
+  return at;
+}
+
+char* PutLocal(const LocalId& id, char* at) {
+  at = PutEpoch(id.epoch, at);
+  *at++ = '.';
+  return PutNumber(id.sequence, at);
+}
 
 bool AllNameChars(std::string_view s) {
   return std::all_of(s.begin(), s.end(), [](char c) { return IsLowerOrDigit(c) || c == '-'; });
@@ -34,14 +58,24 @@ Status Malformed(std::string_view what, std::string_view text) {
 }  // namespace
 
 std::string Epoch::ToString() const {
-  char buffer[24];
-  std::snprintf(buffer, sizeof buffer, "%u-%08x", number, random);
-  return buffer;
+  char buffer[kMaxEpochBytes];
+  return {buffer, PutEpoch(*this, buffer)};
 }
 
-std::string LocalId::ToString() const { return epoch.ToString() + "." + std::to_string(sequence); }
+std::string LocalId::ToString() const {
+  char buffer[kMaxLocalBytes];
+  return {buffer, PutLocal(*this, buffer)};
+}
 
-std::string TransactionId::ToString() const { return coordinator + "." + local.ToString(); }
+std::string TransactionId::ToString() const {
+  char buffer[1 + kMaxLocalBytes];
+  buffer[0] = '.';
+  const std::string_view rest(buffer,
+                              static_cast<std::size_t>(PutLocal(local, buffer + 1) - buffer));
+  std::string text;
+  text.reserve(coordinator.size() + rest.size());
+  return text.append(coordinator).append(rest);
+}
 
 Result<TransactionId> TransactionId::Parse(std::string_view text) {
   if (text.size() > kMaxTransactionIdBytes) return Malformed("transaction id too long", text);

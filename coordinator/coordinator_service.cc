@@ -94,11 +94,46 @@ class Directory {
   std::map<std::string, std::vector<Entry>> entries_ TROTH_GUARDED_BY(mutex_);
 };
 
+// The secrets of the participants that enrolled in this epoch: nobody else makes votes that bear
+// one, and to derive it costs as much as to check a vote.
+class Secrets {
+ public:
+  explicit Secrets(std::string of_epoch) : of_epoch_(std::move(of_epoch)) {}
+  // Of who enrolls now.
+  std::string Give(const std::string& participant) TROTH_EXCLUDES(mutex_) {
+    std::string secret = ParticipantSecret(of_epoch_, participant);
+    MutexLock lock(&mutex_);
+    return given_.insert_or_assign(participant, std::move(secret)).first->second;
+  }
+  // Of whoever is named.
+  std::string Of(const std::string& participant) const TROTH_EXCLUDES(mutex_) {
+    {
+      MutexLock lock(&mutex_);
+      const auto given = given_.find(participant);
+      if (given != given_.end()) return given->second;
+    }
+    return ParticipantSecret(of_epoch_, participant);
+  }
+
+ private:
+  const std::string of_epoch_;
+  mutable Mutex mutex_;
+  std::map<std::string, std::string> given_ TROTH_GUARDED_BY(mutex_);
+};
+
 struct CoordinatorServer::Rep {
+  Rep(Options with, Coordinator* the_coordinator, Crew* the_crew, ThriftChannel* the_channel)
+      : options(std::move(with)),
+        coordinator(the_coordinator),
+        crew(the_crew),
+        channel(the_channel),
+        secrets(options.epoch_secret) {}
+
   Options options;
   Coordinator* coordinator;
   Crew* crew;
   ThriftChannel* channel;
+  Secrets secrets;
   Directory directory;
   SteadyClock::time_point started = SteadyClock::now();
   std::unique_ptr<Listener> clients, peers, administrators;
@@ -384,7 +419,7 @@ class PeerHandler : public wire::CoordinatorPeerIf {
                          {}});
     reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
-    reply.secret = ParticipantSecret(rep_->options.epoch_secret, enrolment.participant);
+    reply.secret = rep_->secrets.Give(enrolment.participant);
   }
 
   void inquire(std::vector<wire::Answer>& reply, const std::string& participant,
@@ -597,8 +632,7 @@ std::vector<BranchClaim> CoordinatorServer::Rep::Claims(
           id,       branch.participant, vote.system_identifier, vote.database_oid,
           vote.xid, vote.timeline,      vote.position,          vote.works};
       claim.authentic =
-          !prepared || CheckVoteMac(ParticipantSecret(options.epoch_secret, branch.participant),
-                                    covered, vote.mac);
+          !prepared || CheckVoteMac(secrets.Of(branch.participant), covered, vote.mac);
       claim.vote = FromWire(vote);
     }
     claims.push_back(std::move(claim));
@@ -608,15 +642,7 @@ std::vector<BranchClaim> CoordinatorServer::Rep::Claims(
 
 CoordinatorServer::CoordinatorServer(Options options, Coordinator* coordinator, Crew* crew,
                                      ThriftChannel* channel)
-    : rep_(new Rep{std::move(options),
-                   coordinator,
-                   crew,
-                   channel,
-                   {},
-                   SteadyClock::now(),
-                   nullptr,
-                   nullptr,
-                   nullptr}) {
+    : rep_(new Rep(std::move(options), coordinator, crew, channel)) {
   const Options& o = rep_->options;
   const auto listener = [&](const char* what, int port, int max_connections) {
     ListenerOptions listening{what, o.host, port, max_connections, o.idle_ms};
