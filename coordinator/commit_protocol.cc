@@ -3,6 +3,7 @@
 #include "coordinator/commit_protocol.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "common/check.h"
 #include "common/mark.h"
@@ -48,20 +49,20 @@ bool NamedTwice(const std::vector<BranchClaim>& branches) {
 // ------------------------------------------------------------------- commit asked, or again
 
 void CommitProtocol::On(const CommitAsked& e) {
-  if (AnswerRepeated(e)) return;
+  const std::uint32_t list = Fingerprint(e.branches);
+  if (AnswerRepeated(e, list)) return;
   if (RefuseNew(e)) return;
-  BeginPreparing(e);
+  BeginPreparing(e, list);
 }
 
 // True when the id is not one that may begin now: it is answered from what is known of it.
-bool CommitProtocol::AnswerRepeated(const CommitAsked& e) {
+bool CommitProtocol::AnswerRepeated(const CommitAsked& e, std::uint32_t list) {
   if (e.id.coordinator != options_.coordinator_id) {
     Refuse(e.token, Reason::kNotMine,
            "transaction " + e.id.ToString() + " is not of coordinator " + options_.coordinator_id);
     return true;
   }
   const LocalId& id = e.id.local;
-  const std::uint32_t list = Fingerprint(e.branches);
   auto other_list = [&](std::uint32_t bound) {
     if (bound == 0 || bound == list) return false;
     Refuse(e.token, Reason::kOtherParticipants,
@@ -140,24 +141,24 @@ bool CommitProtocol::RefuseNew(const CommitAsked& e) {
   return false;
 }
 
-void CommitProtocol::BeginPreparing(const CommitAsked& e) {
+void CommitProtocol::BeginPreparing(const CommitAsked& e, std::uint32_t list) {
   const LocalId& id = e.id.local;
   auto [tx, inserted] = transactions_.try_emplace(id);
   TROTH_CHECK(inserted);
   ++undecided_;
-  tx->second.list = Fingerprint(e.branches);
+  tx->second.list = list;
   tx->second.began = now_;
   tx->second.deadline = std::min(e.deadline, leases_.EndOf(id.sequence));
   tx->second.missing = static_cast<std::uint32_t>(e.branches.size());
-  leases_.Set(id.sequence, LeaseBook::Mark::kInFlight, tx->second.list);
+  leases_.Set(id.sequence, LeaseBook::Mark::kInFlight, list);
+  tx->second.branches.reserve(e.branches.size());
   for (const BranchClaim& claim : e.branches) {
-    Branch branch;
+    Branch& branch = tx->second.branches.emplace_back();
     branch.evidence.participant = registry_.FindDurable(claim.participant)->record.index;
     branch.read_only = claim.read_only;
     branch.works = claim.works;
     branch.mark = claim.mark;
     branch.instance = claim.instance;
-    tx->second.branches.push_back(std::move(branch));
   }
   AddWaiter(tx, Waiter{e.token, e.wait_applied ? Waiter::kApplied : Waiter::kDecided, e.deadline});
 
@@ -341,6 +342,7 @@ void CommitProtocol::BecomeDeciding(Transactions::iterator tx) {
   TROTH_CHECK(log_room_);
   tx->second.state = State::kDeciding;
   CommitRecord record{tx->first, {}, tx->second.key};
+  record.branches.reserve(tx->second.branches.size());
   for (const Branch& branch : tx->second.branches) {
     if (branch.state != BranchState::kPrepared) continue;
     record.branches.push_back(branch.evidence);
@@ -361,15 +363,13 @@ void CommitProtocol::BecomeCommitted(const CommitRecord& record) {
   if (!tx->second.key.empty()) keys_in_flight_.erase(tx->second.key);
 
   tx->second.missing = static_cast<std::uint32_t>(record.branches.size());
-  std::vector<Waiter> staying;
+  const auto stays = [this](const Waiter& waiter) {
+    return waiter.kind == Waiter::kApplied && waiter.until > now_;
+  };
   for (const Waiter& waiter : tx->second.waiters) {
-    if (waiter.kind == Waiter::kApplied && waiter.until > now_) {
-      staying.push_back(waiter);
-    } else {
-      ReplyCommitted(record.id, &tx->second, waiter.token);
-    }
+    if (!stays(waiter)) ReplyCommitted(record.id, &tx->second, waiter.token);
   }
-  tx->second.waiters = std::move(staying);
+  std::erase_if(tx->second.waiters, std::not_fn(stays));
   for (Branch& branch : tx->second.branches) {
     if (branch.state == BranchState::kPrepared) SendFinishTo(record.id, tx->second, &branch);
   }

@@ -182,9 +182,9 @@ class CommitProtocol {
   void On(const HeuristicAsked& e);
 
   // Commit, in the order in which it happens.
-  bool AnswerRepeated(const CommitAsked& e);
+  bool AnswerRepeated(const CommitAsked& e, std::uint32_t list);
   bool RefuseNew(const CommitAsked& e);
-  void BeginPreparing(const CommitAsked& e);
+  void BeginPreparing(const CommitAsked& e, std::uint32_t list);
   bool TakeVote(Transactions::iterator tx, Branch* branch, const BranchVote& vote);
   void BecomeAborted(Transactions::iterator tx, const Refusal& refusal);
   void BecomeReadOnly(Transactions::iterator tx);

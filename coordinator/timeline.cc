@@ -14,6 +14,8 @@ constexpr std::size_t kMaxUnderWay = 50'000;
 // Of one transaction; of those above, which are retries, the last ones count.
 constexpr std::size_t kMaxHappenings = 96;
 constexpr std::size_t kKeptFirst = 64;
+// Of one with two branches that is decided and applied.
+constexpr std::size_t kUsual = 12;
 
 }  // namespace
 
@@ -129,7 +131,9 @@ TransactionHistory::Life* TransactionHistory::Begin(const LocalId& id) {
     if (idle) lives_.erase(oldest);
     asked_.pop_front();
   }
-  return &lives_.try_emplace(id).first->second;
+  Life* const life = &lives_.try_emplace(id).first->second;
+  life->happenings.reserve(kUsual);
+  return life;
 }
 
 void TransactionHistory::EndAll() {
