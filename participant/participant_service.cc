@@ -3,9 +3,12 @@
 #include "wire/metrics.h"
 
 #include <algorithm>
+#include <atomic>
+#include <unordered_set>
 
 #include "ParticipantAdmin.h"
 #include "ParticipantPeer.h"
+#include "common/thread_annotations.h"
 #include "common/traceparent.h"
 #include "troth_constants.h"
 #include "wire/guard.h"
@@ -86,7 +89,7 @@ class PeerHandler : public wire::ParticipantPeerIf {
       orders.push_back({r.transaction_id, r.mark, r.works, std::chrono::milliseconds(r.deadline_ms),
                         r.instance});
     }
-    const std::vector<Vote> votes = context_->table->Prepare(orders, kSlowEntryWait);
+    const std::vector<Vote> votes = Prepare(orders);
     const DatabaseIdentity& database = context_->database;
     replies.resize(votes.size());
     for (std::size_t i = 0; i < votes.size(); ++i) {
@@ -105,7 +108,7 @@ class PeerHandler : public wire::ParticipantPeerIf {
       orders.push_back(FromWire(r));
       RequireOwn(sender, r.transaction_id);
     }
-    const std::vector<FinishResult> results = context_->table->Finish(orders, kSlowEntryWait);
+    const std::vector<FinishResult> results = context_->table->Finish(orders, kEntryWait);
     replies.resize(results.size());
     for (std::size_t i = 0; i < results.size(); ++i) {
       replies[i].transaction_id = requests[i].transaction_id;
@@ -115,6 +118,55 @@ class PeerHandler : public wire::ParticipantPeerIf {
   }
 
  private:
+  // A branch whose PREPARE takes long (deferred triggers, a standby) makes the votes that travel
+  // with its own late once; asked for again, it only does so to others of its kind.
+  std::vector<Vote> Prepare(const std::vector<PrepareRequest>& orders) TROTH_EXCLUDES(mutex_) {
+    std::vector<std::size_t> fresh, again;
+    if (any_slow_.load(std::memory_order_relaxed)) {
+      MutexLock lock(&mutex_);
+      for (std::size_t i = 0; i < orders.size(); ++i) {
+        (slow_.contains(orders[i].transaction_id) ? again : fresh).push_back(i);
+      }
+    }
+    std::vector<Vote> votes;
+    if (again.empty()) {
+      votes = context_->table->Prepare(orders, kEntryWait);
+    } else {
+      votes.resize(orders.size());
+      PrepareSome(orders, again, fresh.empty() ? kSlowEntryWait : std::chrono::milliseconds(0),
+                  &votes);
+      if (!fresh.empty()) PrepareSome(orders, fresh, kEntryWait, &votes);
+    }
+    const bool slow = std::any_of(votes.begin(), votes.end(), [](const Vote& vote) {
+      return vote.kind == Vote::Kind::kWorking;
+    });
+    if (slow || !again.empty()) NoteSlow(orders, votes);
+    return votes;
+  }
+
+  void PrepareSome(const std::vector<PrepareRequest>& orders, const std::vector<std::size_t>& which,
+                   std::chrono::milliseconds wait, std::vector<Vote>* votes) {
+    std::vector<PrepareRequest> some;
+    for (const std::size_t i : which) some.push_back(orders[i]);
+    std::vector<Vote> theirs = context_->table->Prepare(some, wait);
+    for (std::size_t i = 0; i < which.size(); ++i) (*votes)[which[i]] = std::move(theirs[i]);
+  }
+
+  void NoteSlow(const std::vector<PrepareRequest>& orders, const std::vector<Vote>& votes)
+      TROTH_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
+    // Those that nobody asked for again. Who is forgotten counts as fresh.
+    if (slow_.size() > kMaxListEntries) slow_.clear();
+    for (std::size_t i = 0; i < orders.size(); ++i) {
+      if (votes[i].kind == Vote::Kind::kWorking) {
+        slow_.insert(orders[i].transaction_id);
+      } else {
+        slow_.erase(orders[i].transaction_id);
+      }
+    }
+    any_slow_.store(!slow_.empty(), std::memory_order_relaxed);
+  }
+
   void Fence(const wire::Sender& sender) {
     RequireRole(context_->security, Role::kCoordinator, sender.coordinator);
     if (sender.epoch < 1 || sender.epoch > UINT32_MAX || sender.epoch_random < 0 ||
@@ -161,6 +213,10 @@ class PeerHandler : public wire::ParticipantPeerIf {
   }
 
   const ServiceContext* const context_;
+  Mutex mutex_;
+  // Ids that a prepare was last answered `working` for.
+  std::unordered_set<std::string> slow_ TROTH_GUARDED_BY(mutex_);
+  std::atomic<bool> any_slow_{false};
 };
 
 class AdminHandler : public wire::ParticipantAdminIf {

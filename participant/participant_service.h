@@ -20,8 +20,12 @@ namespace troth {
 
 // At most this many entries in a prepare or finish; more are refused (INVALID).
 inline constexpr std::size_t kMaxListEntries = 512;
-// How long a prepare or finish waits for slow entries.
-inline constexpr std::chrono::milliseconds kSlowEntryWait{5};
+// How long a finish waits for slow entries, and a prepare for those that it brings for the first
+// time: long enough for a loaded server, or each is asked for once more.
+inline constexpr std::chrono::milliseconds kEntryWait{8};
+// How long a prepare waits that brings none but those that were slow before. Beside others these
+// hold nobody up.
+inline constexpr std::chrono::milliseconds kSlowEntryWait{2};
 
 // What the services need to know beside the table.
 struct ServiceContext {
