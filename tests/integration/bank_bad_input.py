@@ -302,13 +302,17 @@ class BankTest(unittest.TestCase):
 
     def test_commit_of_an_id_never_leased(self):
         """Refused; so is one of another coordinator."""
+        from troth.wire.coordinator.ttypes import AbortRequest
         coordinator = self.coordinator()
-        done = self.work(self.branch("east"), self.lease(coordinator), 20, -5)
+        transaction_id = self.lease(coordinator)
+        done = self.work(self.branch("east"), transaction_id, 20, -5)
         prefix = self.lease(coordinator).rpartition(".")[0]
         self.refused("NOT_LEASED", self.commit, coordinator, f"{prefix}.99999999",
                      [self.claim(done)])
         self.refused("NOT_MINE", self.commit, coordinator,
                      "bank-000000000000.1-00000001.5", [self.claim(done)])
+        coordinator.abort(AbortRequest(transaction_id=transaction_id, branches=[self.claim(done)]))
+        self.await_sql("east", "SELECT 1 FROM account WHERE number = 20 FOR UPDATE SKIP LOCKED")
 
     def test_lost_first_half(self):
         """Work 1 without work 0, another mark, another total: half a branch never commits."""
@@ -331,7 +335,7 @@ class BankTest(unittest.TestCase):
         transaction_id = self.lease(coordinator)
         done = self.work(east, transaction_id, 20, -5)
         coordinator.abort(AbortRequest(transaction_id=transaction_id, branches=[self.claim(done)]))
-        self.await_sql("east", "SELECT 1 FROM account WHERE number = 20 FOR UPDATE NOWAIT")
+        self.await_sql("east", "SELECT 1 FROM account WHERE number = 20 FOR UPDATE SKIP LOCKED")
         self.refused("ENDED", self.work, east, transaction_id, 21, 5, 1, done.mark)
         self.refused("ENDED", self.work, east, transaction_id, 21, 5)
         self.commit(coordinator, transaction_id, [self.claim(done)])
