@@ -49,6 +49,7 @@ void RunClient(RoundClient* client, std::barrier<>* turn, const Round* round, Ta
         ++tally->failed;
         tally->why = client->Why();
       }
+      // A part of the load, as a think time; nothing is awaited.
       if (const int pause = client->PauseMs(); pause > 0) {
         std::this_thread::sleep_for(std::chrono::milliseconds(pause));
       }

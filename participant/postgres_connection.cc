@@ -440,7 +440,7 @@ void PgConnection::NoteTag(std::string_view tag) {
   for (const std::string_view boundary :
        {"BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION", "COMMIT PREPARED",
         "ROLLBACK PREPARED"}) {
-    if (tag == boundary && boundary_tag_.empty()) boundary_tag_ = tag;
+    if (tag == boundary) NoteBoundary(tag);
   }
   // Our own prepared statements, or the server's memory of us, are gone; or there is one more,
   // which the next branch must not find. (Ours are prepared without a tag.)

@@ -127,6 +127,10 @@ class PgConnection {
   bool unfit() const { return unfit_; }
   void ForgetSigns();
   void NoteTag(std::string_view tag);  // as if it had arrived
+  // The first of them counts.
+  void NoteBoundary(std::string_view tag) {
+    if (boundary_tag_.empty()) boundary_tag_ = tag;
+  }
 
   // Asks the server to stop the statement under way. Any thread. Waits for the postmaster to
   // take the request.

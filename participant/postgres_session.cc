@@ -216,12 +216,16 @@ void PostgresSession::TakeXid(const Answer& answer) {
 std::optional<Refusal> PostgresSession::OpenBlock() {
   if (std::optional<Refusal> unclean = AwaitCleaning()) return unclean;
   const auto deadline = SteadyClock::now() + std::min(kShortWait, options_.time_left);
+  const bool wrote_by_default = connection_->writes_by_default();
   const std::size_t statements = QueueOpening();
   connection_->Sync();
   connection_->Flush();
   const bool answered = connection_->Await(1, deadline);
   if (std::optional<Refusal> refusal = TakeOpening(statements, answered)) return refusal;
   if (!answered) return Unavailable("the connection was lost behind the opening of the block");
+  if (wrote_by_default && !connection_->writes_by_default()) {
+    return Unavailable("default_transaction_read_only was changed while the connection was idle");
+  }
   connection_->EndPipeline();
   connection_->ForgetSigns();
   return std::nullopt;
@@ -282,7 +286,7 @@ Granted<Answer> PostgresSession::Run(const std::string& sql,
   Answer answer = connection_->TakeAnswer(before);
   connection_->NoteTag(answer.tag);
   // There was no savepoint to roll back to.
-  if (prepare && answer.tag == "ROLLBACK") connection_->NoteTag("COMMIT");
+  if (prepare && answer.tag == "ROLLBACK") connection_->NoteBoundary(answer.tag);
   if (answered && !started_) connection_->EndPipeline();
   if (answer.ok) return answer;
   Refusal refusal = RefusalOf(answer.sqlstate, answer.message);

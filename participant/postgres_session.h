@@ -16,9 +16,10 @@
 namespace troth {
 
 // The branch is known inside its session by what ends with its block: its xid, drawn when the
-// block is opened (read only, where there is none: a setting local to it). The guard compares it
-// and raises an error (22012) when it is another, so that PREPARE behind it in the same pipeline
-// is skipped. Everything goes out in one write:
+// block is opened, or by the guard where PREPARE travels with the only statement (read only, where
+// there is none: a setting local to it). The guard compares it and raises an error (22012) when it
+// is another, so that PREPARE behind it in the same pipeline is skipped. Everything goes out in one
+// write:
 //   guard; PREPARE TRANSACTION; position and cleaning; RESET ALL; Sync
 // so that the connection goes back to the pool clean, at the price of no call. Settings are
 // written only where they are not what they must be: each transaction that changes one makes

@@ -160,20 +160,30 @@ TEST_F(StatementTrap, BranchesWriteWhateverTheDefaultIs) {
     cluster_.Sql("SELECT pg_reload_conf()");
     Await("SELECT current_setting('default_transaction_read_only') = '" + value + "'");
   };
-  ASSERT_FALSE(TakeOne(1, 1));
-  ASSERT_TRUE(Prepared(1));
-  ASSERT_EQ(Commit(1).kind, Finished::kDone);
+  const auto finish = [this](int t) {
+    EXPECT_TRUE(Prepared(t));
+    EXPECT_EQ(Commit(t).kind, Finished::kDone);
+  };
+  EXPECT_FALSE(TakeOne(1, 1));
+  finish(1);
   set_default("on");
-  // The connection that is there hears of it with its next answer, others when they are opened.
-  if (const std::optional<Refusal> refused = TakeOne(2, 1)) {
+  // The connection that is there hears of it with its next answer: that to BEGIN.
+  EXPECT_FALSE(Do(2, [](pqxx::dbtransaction& tx) { Exec(tx, TakeSql(1)); }));
+  finish(2);
+  set_default("off");
+  EXPECT_FALSE(TakeOne(3, 1));
+  finish(3);
+  set_default("on");
+  // Or that to BEGIN and its statement.
+  const std::optional<Refusal> refused = TakeOne(4, 1);
+  if (refused) {
     EXPECT_EQ(refused->sqlstate, "25006");
     EXPECT_TRUE(refused->retryable);
-    EXPECT_EQ(Abort(2).kind, Finished::kDone);
+    EXPECT_EQ(Abort(4).kind, Finished::kDone);
   }
-  for (int t = 3; t <= 6; ++t) {
-    ASSERT_FALSE(TakeOne(t, 1));
-    ASSERT_TRUE(Prepared(t));
-    ASSERT_EQ(Commit(t).kind, Finished::kDone);
+  for (int t = 5; t <= 7; ++t) {
+    EXPECT_FALSE(TakeOne(t, 1));
+    finish(t);
   }
   set_default("off");
 }
@@ -310,7 +320,10 @@ TEST_F(EarlyTrap, ThatEndsTheBlock) {
   int t = 0;
   for (const char* end : {"COMMIT", "COMMIT AND CHAIN", "ROLLBACK", "ROLLBACK AND CHAIN", "END",
                           "PREPARE TRANSACTION 'another'"}) {
-    EXPECT_TRUE(Early(++t, end)) << end;
+    const auto refused = Early(++t, end);
+    ASSERT_TRUE(refused) << end;
+    const bool rolled_back = std::string_view(end).starts_with("ROLLBACK");
+    EXPECT_EQ(refused->message.find("executed ROLLBACK") != std::string::npos, rolled_back) << end;
     if (cluster_.Sql("SELECT 1 FROM pg_prepared_xacts WHERE gid = 'another'") == "1") {
       cluster_.Sql("ROLLBACK PREPARED 'another'");  // the work's own, which nobody can keep it from
     }
