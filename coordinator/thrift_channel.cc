@@ -544,11 +544,11 @@ void ThriftChannel::Push() {
 
 void ThriftChannel::PushPlace(Place* place) {
   // Asked for every place in every round, and mostly there is nothing to send.
-  const bool idle =
-      !place->up || ((place->prepares.empty() || place->lines[kPrepareLine]->busy()) &&
-                     ((place->finishes.empty() && place->unawaited.empty()) ||
-                      place->lines[kFinishLine]->busy()));
-  if (idle) return;
+  if (!place->up) return;
+  const bool prepares = !place->lines[kPrepareLine]->busy() && !place->prepares.empty();
+  const bool finishes =
+      !place->lines[kFinishLine]->busy() && !(place->finishes.empty() && place->unawaited.empty());
+  if (!prepares && !finishes) return;
   const wire::Sender sender = SenderOf(options_.coordinator_id, *coordinator_);
   // Takes the oldest entries of a queue, at most a batch.
   auto take = [this](auto* queue, auto* into) {
@@ -558,7 +558,7 @@ void ThriftChannel::PushPlace(Place* place) {
     queue->erase(queue->begin(), queue->begin() + count);
   };
   Line* line = place->lines[kPrepareLine].get();
-  if (!line->busy() && !place->prepares.empty()) {
+  if (prepares) {
     take(&place->prepares, &line->prepares);
     // A crash here leaves branches unprepared or prepared in vain: aborted by absence.
     if (TROTH_FAILPOINT("prepare-sending")) return Drop(place, "failpoint");
@@ -572,7 +572,7 @@ void ThriftChannel::PushPlace(Place* place) {
     outstanding_.fetch_add(1);
   }
   line = place->lines[kFinishLine].get();
-  if (!line->busy() && !(place->finishes.empty() && place->unawaited.empty())) {
+  if (finishes) {
     take(&place->finishes, &line->finishes);
     // A few at a time: those that somebody waits for come in between.
     for (std::size_t i = 0; i < kUnawaitedBatch && !place->unawaited.empty() &&
