@@ -175,12 +175,14 @@ Outcome RunTransaction(Client& client, const TransactionOptions& options,
                        const RetryOptions& retry) {
   const Deadline end = Deadline::In(retry.total_ms);
   Backoff backoff(retry.first_backoff_ms, retry.max_backoff_ms);
+  Backoff overloaded(retry.first_overloaded_backoff_ms, retry.max_overloaded_backoff_ms);
   TransactionOptions each = options;
   for (;;) {
     each.deadline_ms = std::min(options.deadline_ms, std::max<std::int64_t>(1, end.left_ms()));
     const Attempt attempt = RunOnce(client, each, body, wait);
     if (!attempt.repeat) return attempt.outcome;
-    const std::int64_t pause_ms = backoff.NextMs();
+    const bool load = attempt.outcome.failure.reason == wire::Reason::OVERLOADED;
+    const std::int64_t pause_ms = (load ? overloaded : backoff).NextMs();
     if (pause_ms >= end.left_ms()) return attempt.outcome;
     std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
   }

@@ -114,6 +114,10 @@ struct RetryOptions {
   // Before attempt n+1 a random time up to min(max, first * 2^n) passes.
   std::int64_t first_backoff_ms = 4;
   std::int64_t max_backoff_ms = 500;
+  // The same after a refusal for load. What is full stays full for a while, and an attempt that
+  // is refused takes from the same processors as one that gets in.
+  std::int64_t first_overloaded_backoff_ms = 100;
+  std::int64_t max_overloaded_backoff_ms = 2'000;
 };
 
 // Runs `body` in a transaction and commits it; repeats the *whole* transaction, under a new id,

@@ -28,6 +28,14 @@ Failure MakeFailure(wire::Reason::type reason, std::string message, bool retryab
   return failure;
 }
 
+// Whether a participant that refused the first work of a branch may have begun it. Where load is
+// refused most attempts end so: to abort what was never begun would keep the coordinator, and
+// those that give their places back, waiting. (With an SQLSTATE it was the database that lacked
+// something, for a branch that had begun.)
+bool MayBeBegun(const wire::Refused& refusal) {
+  return refusal.reason != wire::Reason::OVERLOADED || !refusal.sqlstate.empty();
+}
+
 }  // namespace
 
 // ---- The inside.
@@ -71,9 +79,11 @@ Status Transaction::Rep::StartWork(const std::string& participant, const WorkOpt
   return OkStatus();
 }
 
-Status Transaction::Rep::Fail(const std::string& participant, Failure why) {
+Status Transaction::Rep::Fail(const std::string& participant, Failure why, bool may_be_begun) {
   MutexLock lock(&mutex);
-  branches[participant].busy = false;
+  BranchState& branch = branches[participant];
+  branch.busy = false;
+  if (!may_be_begun && !branch.opened) branches.erase(participant);
   if (!failure) failure = why;
   return why.ToStatus();
 }
@@ -150,7 +160,8 @@ void Transaction::Rep::Forget() {
 void Transaction::Rep::SendAbort() {
   wire::AbortRequest request;
   request.transaction_id = id;
-  // Also those whose first work was not answered: a branch may be there.
+  // Also those whose first work was not answered: a branch may be there. Of those that surely
+  // were not begun nothing is kept.
   request.branches = Claims();
   if (request.branches.empty()) return;
   {
@@ -299,7 +310,7 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
   std::unique_ptr<Connection> connection;
   if (std::optional<Failure> failure =
           rep.core->ConnectParticipant(participant, instance, rep.deadline, &connection)) {
-    return rep.Fail(participant, *std::move(failure));
+    return rep.Fail(participant, *std::move(failure), /*may_be_begun=*/false);
   }
   // Connecting may have taken time.
   context.deadline_ms = std::max<std::int64_t>(1, rep.deadline.left_ms());
@@ -324,7 +335,8 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
   switch (report.end) {
     case CallReport::End::kAnswered: return rep.TakeAnswer(participant, context, answer);
     case CallReport::End::kRefused:
-      return rep.Fail(participant, FailureOf(report.refusal, participant));
+      return rep.Fail(participant, FailureOf(report.refusal, participant),
+                      MayBeBegun(report.refusal));
     case CallReport::End::kOtherFault:
       return rep.Fail(participant,
                       MakeFailure(wire::Reason::APPLICATION, report.error, false, participant));

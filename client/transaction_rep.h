@@ -37,8 +37,10 @@ struct Transaction::Rep {
   // Takes the answer of a piece of work into account; an error if it is not to be believed.
   Status TakeAnswer(const std::string& participant, const wire::Context& context,
                     const wire::Branch& answer) TROTH_EXCLUDES(mutex);
-  // Work ended without an answer to be believed: the transaction can only be aborted.
-  Status Fail(const std::string& participant, Failure failure) TROTH_EXCLUDES(mutex);
+  // Work ended without an answer to be believed: the transaction can only be aborted. Not
+  // `may_be_begun`: if this was the branch's first work, there is nothing to abort.
+  Status Fail(const std::string& participant, Failure failure, bool may_be_begun = true)
+      TROTH_EXCLUDES(mutex);
   std::vector<wire::BranchClaim> Claims() TROTH_EXCLUDES(mutex);
   // The branches are no longer ours to count.
   void Forget() TROTH_EXCLUDES(mutex);

@@ -79,7 +79,9 @@ enum Reason {
   INVALID = 1,
   /** Protocol versions differ. */
   VERSION_MISMATCH = 2,
-  /** Nothing was done and the id is still unheard; try again later. */
+  /** Nothing was done and the id is still unheard; try again later. Of a branch's first work: it
+    * was not begun, there is nothing to abort. (With an SQLSTATE it was the database that lacked
+    * something, in a branch that had begun.) */
   OVERLOADED = 3,
   /** The deadline passed. */
   DEADLINE = 4,

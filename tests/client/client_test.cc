@@ -349,6 +349,51 @@ TEST_F(ClientTest, WorkIsNotRepeatedWhenItsReplyIsLost) {
   EXPECT_EQ(coordinator_.aborts, 1) << "a branch may be there: it is named";
 }
 
+// Found under load: the aborts of what was never begun kept those waiting that held places.
+TEST_F(ClientTest, WhatWasSurelyNotBegunIsNotAborted) {
+  std::vector<std::string> aborted;
+  coordinator_.abort = [&](wire::Outcome& reply, const wire::AbortRequest& request) {
+    for (const wire::BranchClaim& branch : request.branches) aborted.push_back(branch.participant);
+    reply.kind = wire::OutcomeKind::ABORTED;
+  };
+  wire::Refused refused = MakeRefused(wire::Reason::OVERLOADED, "full", true);
+  std::int32_t refused_work = 0;
+  east_.apply = [&](bank::ApplyReply& reply, const wire::Context& context) {
+    if (context.work == refused_work) throw refused;
+    east_.Answer(reply, context);
+  };
+  const auto end = [&](Result<Transaction> tx) {
+    aborted.clear();
+    EXPECT_EQ(Apply(*tx, "east").ok(), refused_work > 0);
+    if (refused_work > 0) {
+      EXPECT_FALSE(Apply(*tx, "east").ok());
+    }
+    const Outcome outcome = tx->Commit();
+    EXPECT_EQ(outcome.kind, Kind::kAborted);
+    EXPECT_TRUE(outcome.failure.retryable);
+  };
+
+  end(client_->Begin());
+  EXPECT_EQ(coordinator_.aborts, 0) << "nothing was begun anywhere";
+  {
+    Result<Transaction> tx = client_->Begin();
+    ASSERT_TRUE(Apply(*tx, "west").ok());
+    end(std::move(tx));
+    EXPECT_THAT(aborted, ElementsAre("west"));
+  }
+  refused_work = 1;
+  end(client_->Begin());
+  EXPECT_THAT(aborted, ElementsAre("east")) << "its first work was done";
+  refused_work = 0;
+  refused.__set_sqlstate("53200");
+  end(client_->Begin());
+  EXPECT_THAT(aborted, ElementsAre("east")) << "the database refused a branch that was begun";
+  refused = MakeRefused(wire::Reason::CONFLICT, "deadlock", true);
+  end(client_->Begin());
+  EXPECT_THAT(aborted, ElementsAre("east"));
+  EXPECT_EQ(coordinator_.commits, 0);
+}
+
 TEST_F(ClientTest, AnswersThatDoNotFitFailTheTransaction) {
   const auto tamper = [&](const std::function<void(wire::Branch&)>& change) {
     east_.apply = [&, change](bank::ApplyReply& reply, const wire::Context& context) {
@@ -571,6 +616,26 @@ TEST_F(ClientTest, OverloadedUntilTheDeadlineIsAborted) {
   const Outcome outcome = tx->Commit();
   EXPECT_EQ(outcome.kind, Kind::kAborted) << "each call said: nothing was done";
   EXPECT_TRUE(outcome.failure.retryable);
+}
+
+TEST_F(ClientTest, RepeatsWhatWasRefusedForLoadAtAPaceOfItsOwn) {
+  wire::Reason::type reason = wire::Reason::CONFLICT;
+  east_.apply = [&](bank::ApplyReply& reply, const wire::Context& context) {
+    if (east_.applies % 3 != 0) throw MakeRefused(reason, "later", true);
+    east_.Answer(reply, context);
+  };
+  RetryOptions retry;
+  retry.first_backoff_ms = 1;
+  retry.first_overloaded_backoff_ms = retry.max_overloaded_backoff_ms = 1'000'000'000'000;
+  const auto run = [&] {
+    return RunTransaction(
+        *client_, {}, [&](Transaction& tx) { return Apply(tx, "east"); }, Wait::kApplied, retry);
+  };
+  EXPECT_EQ(run().kind, Kind::kCommitted);
+  EXPECT_EQ(east_.applies, 3);
+  reason = wire::Reason::OVERLOADED;
+  EXPECT_EQ(run().kind, Kind::kAborted) << "no time is left behind such a pause";
+  EXPECT_EQ(east_.applies, 4);
 }
 
 TEST_F(ClientTest, NoCommitIsAskedForAfterTheDeadline) {

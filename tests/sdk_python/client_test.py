@@ -5,6 +5,7 @@ outcomes when replies are lost, ids over leases and forks. Quick."""
 import os
 import unittest
 from types import SimpleNamespace
+from unittest import mock
 
 import harness  # noqa: F401  pylint: disable=unused-import
 from fake_coordinator import FakeCoordinator
@@ -36,9 +37,9 @@ class FakeBank:
         return ApplyReply(Branch("east", "mark", context.work + 1, "inst"))
 
 
-def refuse(reason, retryable):
+def refuse(reason, retryable, sqlstate=None):
     def answer(_context):
-        raise Refused(reason, "no", retryable)
+        raise Refused(reason, "no", retryable, sqlstate)
     return answer
 
 
@@ -110,6 +111,27 @@ class Client(unittest.TestCase):
             self.transaction()
         self.assertEqual((len(self.commits), self.aborts[0].branches[0].participant), (0, "east"))
         self.assertFalse(caught.exception.retryable)
+
+    def test_what_was_surely_not_begun_is_not_aborted(self):
+        self.bank.answers.append(refuse(Reason.OVERLOADED, True))
+        with self.assertRaises(troth.Aborted) as caught:
+            self.transaction()
+        self.assertTrue(caught.exception.retryable)
+        self.assertEqual((self.commits, self.aborts), ([], []))
+
+    def test_what_the_database_refused_in_a_branch_is_aborted(self):
+        self.bank.answers.append(refuse(Reason.OVERLOADED, True, "53200"))
+        with self.assertRaises(troth.Aborted):
+            self.transaction()
+        self.assertEqual(self.aborts[0].branches[0].participant, "east")
+
+    def test_what_is_refused_for_load_is_repeated_at_a_pace_of_its_own(self):
+        with mock.patch("troth.client.time.sleep") as sleep, mock.patch(
+                "troth.client.Backoff", lambda first, most: mock.Mock(next_ms=lambda: first)):
+            for reason in (Reason.CONFLICT, Reason.OVERLOADED):
+                self.bank.answers.append(refuse(reason, True))
+                self.client.run(self.work)
+        self.assertEqual([call.args[0] for call in sleep.call_args_list], [0.004, 0.1])
 
     def test_an_exception_of_the_body_aborts_and_goes_through(self):
         with self.assertRaises(KeyError):

@@ -107,25 +107,27 @@ class Client:
 
     def run(self, body: Callable[[Transaction], T], *, total_ms: int = 10_000,
             first_backoff_ms: int = 4, max_backoff_ms: int = 500,
+            first_overloaded_backoff_ms: int = 100, max_overloaded_backoff_ms: int = 2_000,
             **options: Any) -> tuple[Outcome, T]:
         """Runs `body` in a transaction and commits it; repeats the *whole* transaction, under a
         new id, while it ends aborted for a reason that may pass, for `total_ms`. An exception of
         the body's own aborts and is not repeated. An unknown outcome is never repeated: the first
-        may have committed. `options`: those of transaction()."""
+        may have committed. What was refused for load is repeated more slowly: the place stays
+        full for a while. `options`: those of transaction()."""
         until = Deadline.after(total_ms)
-        backoff = Backoff(first_backoff_ms, max_backoff_ms)
+        others = Backoff(first_backoff_ms, max_backoff_ms)
+        overloaded = Backoff(first_overloaded_backoff_ms, max_overloaded_backoff_ms)
         while True:
             try:
                 with self.transaction(**options) as tx:
                     result = body(tx)
                 assert tx.outcome is not None
                 return tx.outcome, result
-            except Aborted as error:
-                if not error.retryable or until.passed():
+            except (Aborted, NotAnswered) as error:
+                failure = error.outcome.failure if isinstance(error, Aborted) else error.failure
+                if not failure.retryable or until.passed():
                     raise
-            except NotAnswered as error:
-                if not error.failure.retryable or until.passed():
-                    raise
+            backoff = overloaded if failure.reason == values.Reason.OVERLOADED else others
             time.sleep(min(backoff.next_ms(), max(1, until.left_ms())) / 1000)
 
     def outcome(self, transaction_id: str, wait_ms: int = 0) -> Outcome:

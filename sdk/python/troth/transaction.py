@@ -109,14 +109,17 @@ class Transaction:
         try:
             connection = self._client.connect_participant(participant, instance, self._deadline)
         except WorkFailed as error:
-            raise self._fail(participant, error.failure) from None
+            raise self._fail(participant, error.failure, may_be_begun=False) from None
         context.deadline_ms = max(1, self._deadline.left_ms())  # connecting may have taken time
         timeout_ms = self._deadline.left_ms() + self._client.grace_ms
         try:
             reply = connection.call(timeout_ms, lambda protocol: getattr(
                 service.Client(protocol), method)(context, *arguments))
         except values.Refused as refused:
-            raise self._fail(participant, failure_of(refused, participant)) from None
+            # Refused for load, the branch was not begun. (With an SQLSTATE it was the database
+            # that lacked something, for a branch that had begun.)
+            begun = refused.reason != values.Reason.OVERLOADED or bool(refused.sqlstate)
+            raise self._fail(participant, failure_of(refused, participant), begun) from None
         except TApplicationException as error:
             raise self._fail(participant, Failure(values.Reason.APPLICATION, str(error), False,
                                                   participant)) from None
@@ -165,9 +168,12 @@ class Transaction:
             context.last = True if last else None
             return context, branch.instance
 
-    def _fail(self, participant: str, failure: Failure) -> WorkFailed:
+    def _fail(self, participant: str, failure: Failure, may_be_begun: bool = True) -> WorkFailed:
         with self._lock:
-            self._branches[participant].busy = False
+            branch = self._branches[participant]
+            branch.busy = False
+            if not may_be_begun and not branch.opened:
+                del self._branches[participant]  # nothing to abort
             self._failure = self._failure or failure
         return WorkFailed(failure)
 
@@ -292,7 +298,8 @@ class Transaction:
                 self._client.count_branch(branch.instance, -1)
 
     def _send_abort(self) -> None:
-        # Also those whose first work was not answered: a branch may be there.
+        # Also those whose first work was not answered: a branch may be there. Of those that
+        # surely were not begun nothing is kept.
         claims = self._claims()
         if not claims:
             return
