@@ -32,8 +32,8 @@ def collected(binary, piece, count):
 
 def main():
     """See bench/instructions --help."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
+    parser = argparse.ArgumentParser(prog="bench/instructions", allow_abbrev=False)
+    parser.add_argument("--bin", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     binary = f"{options.bin}/bench-hot-path"

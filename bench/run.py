@@ -218,8 +218,8 @@ def save(bench, path):
 
 def main():
     """See bench/run --help."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
+    parser = argparse.ArgumentParser(prog="bench/run", allow_abbrev=False)
+    parser.add_argument("--bin", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--clients", default="1,8,32,64")
     parser.add_argument("--participants", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

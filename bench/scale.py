@@ -182,8 +182,8 @@ PARTS = ["many_participants", "slow_neighbour", "contention", "many_connections"
 
 def main():
     """See bench/scale --help."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bin", required=True)
+    parser = argparse.ArgumentParser(prog="bench/scale", allow_abbrev=False)
+    parser.add_argument("--bin", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--only", choices=PARTS)
