@@ -28,14 +28,6 @@ Failure MakeFailure(wire::Reason::type reason, std::string message, bool retryab
   return failure;
 }
 
-// Whether a participant that refused the first work of a branch may have begun it. Where load is
-// refused most attempts end so: to abort what was never begun would keep the coordinator, and
-// those that give their places back, waiting. (With an SQLSTATE it was the database that lacked
-// something, for a branch that had begun.)
-bool MayBeBegun(const wire::Refused& refusal) {
-  return refusal.reason != wire::Reason::OVERLOADED || !refusal.sqlstate.empty();
-}
-
 }  // namespace
 
 // ---- The inside.
@@ -79,11 +71,11 @@ Status Transaction::Rep::StartWork(const std::string& participant, const WorkOpt
   return OkStatus();
 }
 
-Status Transaction::Rep::Fail(const std::string& participant, Failure why, bool may_be_begun) {
+Status Transaction::Rep::Fail(const std::string& participant, Failure why, bool unheard) {
   MutexLock lock(&mutex);
   BranchState& branch = branches[participant];
   branch.busy = false;
-  if (!may_be_begun && !branch.opened) branches.erase(participant);
+  branch.unheard = unheard && !branch.opened;
   if (!failure) failure = why;
   return why.ToStatus();
 }
@@ -134,6 +126,7 @@ std::vector<wire::BranchClaim> Transaction::Rep::Claims() {
   MutexLock lock(&mutex);
   std::vector<wire::BranchClaim> claims;
   for (const auto& [participant, branch] : branches) {
+    if (branch.unheard) continue;
     wire::BranchClaim claim;
     claim.participant = participant;
     claim.mark = branch.mark;
@@ -160,8 +153,9 @@ void Transaction::Rep::Forget() {
 void Transaction::Rep::SendAbort() {
   wire::AbortRequest request;
   request.transaction_id = id;
-  // Also those whose first work was not answered: a branch may be there. Of those that surely
-  // were not begun nothing is kept.
+  // Also those whose first work was not answered: a branch may be there. Not those that surely
+  // were not begun: where load is refused most attempts end so, and their aborts would keep those
+  // waiting that give places back.
   request.branches = Claims();
   if (request.branches.empty()) return;
   {
@@ -310,7 +304,7 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
   std::unique_ptr<Connection> connection;
   if (std::optional<Failure> failure =
           rep.core->ConnectParticipant(participant, instance, rep.deadline, &connection)) {
-    return rep.Fail(participant, *std::move(failure), /*may_be_begun=*/false);
+    return rep.Fail(participant, *std::move(failure), /*unheard=*/true);
   }
   // Connecting may have taken time.
   context.deadline_ms = std::max<std::int64_t>(1, rep.deadline.left_ms());
@@ -336,7 +330,7 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
     case CallReport::End::kAnswered: return rep.TakeAnswer(participant, context, answer);
     case CallReport::End::kRefused:
       return rep.Fail(participant, FailureOf(report.refusal, participant),
-                      MayBeBegun(report.refusal));
+                      report.refusal.__isset.unheard && report.refusal.unheard);
     case CallReport::End::kOtherFault:
       return rep.Fail(participant,
                       MakeFailure(wire::Reason::APPLICATION, report.error, false, participant));

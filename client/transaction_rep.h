@@ -21,8 +21,9 @@ struct Transaction::Rep {
 
   // One participant's part, as far as we know it.
   struct BranchState {
-    bool busy = false;    // a piece of work is under way
-    bool opened = false;  // work 0 was answered
+    bool busy = false;     // a piece of work is under way
+    bool opened = false;   // work 0 was answered
+    bool unheard = false;  // work 0 was surely not begun
     bool read_only = false;
     std::string mark;
     std::string instance;
@@ -37,9 +38,9 @@ struct Transaction::Rep {
   // Takes the answer of a piece of work into account; an error if it is not to be believed.
   Status TakeAnswer(const std::string& participant, const wire::Context& context,
                     const wire::Branch& answer) TROTH_EXCLUDES(mutex);
-  // Work ended without an answer to be believed: the transaction can only be aborted. Not
-  // `may_be_begun`: if this was the branch's first work, there is nothing to abort.
-  Status Fail(const std::string& participant, Failure failure, bool may_be_begun = true)
+  // Work ended without an answer to be believed: the transaction can only be aborted. With
+  // `unheard`, if it was the branch's first work, there is nothing to abort.
+  Status Fail(const std::string& participant, Failure failure, bool unheard = false)
       TROTH_EXCLUDES(mutex);
   std::vector<wire::BranchClaim> Claims() TROTH_EXCLUDES(mutex);
   // The branches are no longer ours to count.

@@ -32,6 +32,11 @@ Refusal NoSuchBranch(const std::string& id) {
                 true);
 }
 
+Refusal Unheard(Refusal refusal) {
+  refusal.unheard = true;
+  return refusal;
+}
+
 Vote RefusedVote(Refusal refusal, int works = 0) {
   return Vote{Vote::Kind::kRefused, works, {}, std::move(refusal)};
 }
@@ -95,16 +100,19 @@ std::optional<Refusal> BranchTable::MayOpen(const WorkRequest& request) const {
     return Refuse(Refused::kEnded,
                   "transaction " + id + " is of an epoch that its coordinator has ended", true);
   }
-  if (draining_) return Refuse(Refused::kNotServing, "the participant is shutting down", true);
+  if (draining_) {
+    return Unheard(Refuse(Refused::kNotServing, "the participant is shutting down", true));
+  }
   if (!HasRoom()) {
-    return Refuse(Refused::kOverloaded,
-                  std::to_string(branches_.size() + found_) +
-                      " branches are open or in doubt here, the limit is max_in_doubt = " +
-                      std::to_string(options_.max_in_doubt),
-                  true);
+    return Unheard(Refuse(Refused::kOverloaded,
+                          std::to_string(branches_.size() + found_) +
+                              " branches are open or in doubt here, the limit is max_in_doubt = " +
+                              std::to_string(options_.max_in_doubt),
+                          true));
   }
   if (ended_.size() >= options_.max_ended) {
-    return Refuse(Refused::kOverloaded, "too many transactions ended within one lease", true);
+    return Unheard(
+        Refuse(Refused::kOverloaded, "too many transactions ended within one lease", true));
   }
   return std::nullopt;
 }
@@ -153,8 +161,8 @@ Granted<Work> BranchTable::Open(WorkRequest request) {
       if (session.ok()) leaving.roll_back.push_back(std::move(*session));
       End(request.transaction_id, {Ended::How::kRolledBack, true, 0, *refusal});
     } else if (!session.ok()) {
-      refusal = session.refusal();
-      branches_.erase(request.transaction_id);  // the id is still unheard
+      refusal = Unheard(session.refusal());
+      branches_.erase(request.transaction_id);
       room_.NotifyOne();
     } else {
       branch->session = std::move(*session);

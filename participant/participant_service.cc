@@ -331,6 +331,7 @@ wire::Refused ToWire(const Refusal& refusal) {
   out.message = refusal.message;
   out.retryable = refusal.retryable;
   if (!refusal.sqlstate.empty()) out.__set_sqlstate(refusal.sqlstate);
+  if (refusal.unheard) out.__set_unheard(true);
   return out;
 }
 

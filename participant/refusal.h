@@ -39,6 +39,8 @@ struct Refusal {
   bool retryable = false;
   // PostgreSQL's SQLSTATE, empty where none is known.
   std::string sqlstate;
+  // Of the first work of a branch: it was not begun, and there is nothing to abort.
+  bool unheard = false;
 };
 }  // namespace of_participant
 

@@ -79,9 +79,7 @@ enum Reason {
   INVALID = 1,
   /** Protocol versions differ. */
   VERSION_MISMATCH = 2,
-  /** Nothing was done and the id is still unheard; try again later. Of a branch's first work: it
-    * was not begun, there is nothing to abort. (With an SQLSTATE it was the database that lacked
-    * something, in a branch that had begun.) */
+  /** Nothing was done and the id is still unheard; try again later. */
   OVERLOADED = 3,
   /** The deadline passed. */
   DEADLINE = 4,
@@ -127,6 +125,11 @@ exception Refused {
   3: required bool retryable,
   /** PostgreSQL's SQLSTATE where one is known. */
   4: optional string sqlstate,
+  /**
+   * A participant's word on the first work of a branch: it was not begun, the id is still unheard
+   * there. Whoever is told so need not name the branch when it aborts. Absent: it may have begun.
+   */
+  5: optional bool unheard,
 }
 
 /**

@@ -178,7 +178,7 @@ TEST_F(BranchTrap, BoundOnBranchesInDoubtSaysWhich) {
   EXPECT_GE(steady_clock::now() - began, milliseconds(95)) << "it waits for a place";
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, Refused::kOverloaded);
-  EXPECT_TRUE(refusal->retryable);
+  EXPECT_TRUE(refusal->retryable && refusal->unheard);
   EXPECT_NE(refusal->message.find("max_in_doubt = 2"), std::string::npos) << refusal->message;
   ASSERT_EQ(Commit(1).kind, Finished::kDone);
   EXPECT_FALSE(Take(3, 3)) << "the id is still unheard";

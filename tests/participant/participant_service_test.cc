@@ -121,5 +121,12 @@ TEST_F(ServiceTest, L8_ASlowBranchThatIsAskedForAgainHoldsNoOtherUp) {
   EXPECT_EQ(manager_.asked, (SlowManager::Asked{{1, kEntryWait}})) << "voted: asked no more";
 }
 
+TEST(RefusalOnTheWire, SaysWhereNothingWasBegun) {
+  Refusal refusal{Refused::kOverloaded, "full", true, ""};
+  EXPECT_FALSE(ToWire(refusal).__isset.unheard);
+  refusal.unheard = true;
+  EXPECT_TRUE(ToWire(refusal).__isset.unheard && ToWire(refusal).unheard);
+}
+
 }  // namespace
 }  // namespace troth

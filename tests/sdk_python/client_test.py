@@ -37,9 +37,9 @@ class FakeBank:
         return ApplyReply(Branch("east", "mark", context.work + 1, "inst"))
 
 
-def refuse(reason, retryable, sqlstate=None):
+def refuse(reason, retryable, unheard=None):
     def answer(_context):
-        raise Refused(reason, "no", retryable, sqlstate)
+        raise Refused(reason, "no", retryable, unheard=unheard)
     return answer
 
 
@@ -113,17 +113,21 @@ class Client(unittest.TestCase):
         self.assertFalse(caught.exception.retryable)
 
     def test_what_was_surely_not_begun_is_not_aborted(self):
-        self.bank.answers.append(refuse(Reason.OVERLOADED, True))
-        with self.assertRaises(troth.Aborted) as caught:
-            self.transaction()
-        self.assertTrue(caught.exception.retryable)
-        self.assertEqual((self.commits, self.aborts), ([], []))
+        for unheard, aborts in ((None, 1), (True, 1)):
+            self.bank.answers.append(refuse(Reason.OVERLOADED, True, unheard))
+            with self.assertRaises(troth.Aborted) as caught:
+                self.transaction()
+            self.assertTrue(caught.exception.retryable)
+            self.assertEqual((len(self.commits), len(self.aborts)), (0, aborts))
 
-    def test_what_the_database_refused_in_a_branch_is_aborted(self):
-        self.bank.answers.append(refuse(Reason.OVERLOADED, True, "53200"))
-        with self.assertRaises(troth.Aborted):
-            self.transaction()
-        self.assertEqual(self.aborts[0].branches[0].participant, "east")
+    def test_work_after_the_commit_tells_what_became_of_it(self):
+        def body(tx):
+            self.work(tx)
+            tx.commit()
+            self.work(tx)
+        with self.assertRaises(troth.Aborted) as caught:
+            self.client.run(body)
+        self.assertEqual(caught.exception.outcome.kind, troth.Kind.COMMITTED)
 
     def test_what_is_refused_for_load_is_repeated_at_a_pace_of_its_own(self):
         with mock.patch("troth.client.time.sleep") as sleep, mock.patch(

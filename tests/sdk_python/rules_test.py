@@ -22,6 +22,7 @@ from troth import failpoint
 from troth.clock import Backoff, boot_ms
 from troth.ids import TransactionId, is_coordinator_id, parse_gid
 from troth.lease_cache import LeaseCache
+from troth.participant import service
 from troth.participant.branch_table import BranchTable
 from troth.participant.connections import refusal_of
 from troth.participant.evidence import (
@@ -169,14 +170,21 @@ class Work(TableCase):
 
     def test_overloaded_leaves_the_id_unheard(self):
         self.db.begin_refusal = Refusal(Refused.OVERLOADED, "pool", True)
-        self.refused(Refused.OVERLOADED, self.table.start_work, WorkRequest(ID, 0, 1000))
+        refusal = self.refused(Refused.OVERLOADED, self.table.start_work, WorkRequest(ID, 0, 1000))
+        self.assertTrue(refusal.unheard and service.refused(refusal.again()).unheard)
         self.db.begin_refusal = None
         self.begin()
+        # Of work that was begun nothing of the kind is said.
+        work = self.table.start_work(WorkRequest("c-0123456789ab.1-0000abcd.8", 0, 1000))
+        refusal = self.refused(Refused.OVERLOADED, self.table.end_work, work,
+                               Refusal(Refused.OVERLOADED, "the application's"), False)
+        self.assertIsNone(service.refused(refusal).unheard)
 
     def test_bound_on_branches(self):
         for n in range(3):
             self.begin(f"c-0123456789ab.1-0000abcd.{n}")
-        self.refused(Refused.OVERLOADED, self.table.start_work, WorkRequest(ID, 0, 1000))
+        refusal = self.refused(Refused.OVERLOADED, self.table.start_work, WorkRequest(ID, 0, 1000))
+        self.assertTrue(refusal.unheard)
 
     def test_abort_cancels_work_under_way(self):
         work = self.table.start_work(WorkRequest(ID, 0, 1000))

@@ -124,9 +124,9 @@ class Client:
                 assert tx.outcome is not None
                 return tx.outcome, result
             except (Aborted, NotAnswered) as error:
-                failure = error.outcome.failure if isinstance(error, Aborted) else error.failure
-                if not failure.retryable or until.passed():
+                if not error.retryable or until.passed():
                     raise
+                failure = error.outcome.failure if isinstance(error, Aborted) else error.failure
             backoff = overloaded if failure.reason == values.Reason.OVERLOADED else others
             time.sleep(min(backoff.next_ms(), max(1, until.left_ms())) / 1000)
 

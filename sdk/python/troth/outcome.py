@@ -113,6 +113,10 @@ class NotAnswered(Exception):
         super().__init__(str(failure))
         self.failure = failure
 
+    @property
+    def retryable(self) -> bool:
+        return self.failure.retryable
+
 
 def failure_of(refused: Any, participant: str = "") -> Failure:
     return Failure(refused.reason, refused.message or "", bool(refused.retryable), participant,

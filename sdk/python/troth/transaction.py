@@ -51,6 +51,7 @@ class TransactionOptions:
 class _BranchState:
     read_only: bool = False
     opened: bool = False
+    unheard: bool = False  # work 0 was surely not begun
     busy: bool = False
     mark: str = ""
     instance: str = ""
@@ -109,17 +110,15 @@ class Transaction:
         try:
             connection = self._client.connect_participant(participant, instance, self._deadline)
         except WorkFailed as error:
-            raise self._fail(participant, error.failure, may_be_begun=False) from None
+            raise self._fail(participant, error.failure, unheard=True) from None
         context.deadline_ms = max(1, self._deadline.left_ms())  # connecting may have taken time
         timeout_ms = self._deadline.left_ms() + self._client.grace_ms
         try:
             reply = connection.call(timeout_ms, lambda protocol: getattr(
                 service.Client(protocol), method)(context, *arguments))
         except values.Refused as refused:
-            # Refused for load, the branch was not begun. (With an SQLSTATE it was the database
-            # that lacked something, for a branch that had begun.)
-            begun = refused.reason != values.Reason.OVERLOADED or bool(refused.sqlstate)
-            raise self._fail(participant, failure_of(refused, participant), begun) from None
+            raise self._fail(participant, failure_of(refused, participant),
+                             bool(refused.unheard)) from None
         except TApplicationException as error:
             raise self._fail(participant, Failure(values.Reason.APPLICATION, str(error), False,
                                                   participant)) from None
@@ -168,12 +167,11 @@ class Transaction:
             context.last = True if last else None
             return context, branch.instance
 
-    def _fail(self, participant: str, failure: Failure, may_be_begun: bool = True) -> WorkFailed:
+    def _fail(self, participant: str, failure: Failure, unheard: bool = False) -> WorkFailed:
         with self._lock:
             branch = self._branches[participant]
             branch.busy = False
-            if not may_be_begun and not branch.opened:
-                del self._branches[participant]  # nothing to abort
+            branch.unheard = unheard and not branch.opened
             self._failure = self._failure or failure
         return WorkFailed(failure)
 
@@ -288,7 +286,8 @@ class Transaction:
         with self._lock:
             return [coordinator_types.BranchClaim(
                 name, branch.mark, branch.works, branch.instance, branch.vote,
-                True if branch.read_only else None) for name, branch in sorted(self._branches.items())]
+                True if branch.read_only else None) for name, branch in sorted(self._branches.items())
+                if not branch.unheard]
 
     def _forget(self) -> None:
         with self._lock:
@@ -298,8 +297,8 @@ class Transaction:
                 self._client.count_branch(branch.instance, -1)
 
     def _send_abort(self) -> None:
-        # Also those whose first work was not answered: a branch may be there. Of those that
-        # surely were not begun nothing is kept.
+        # Also those whose first work was not answered: a branch may be there. Not those that
+        # surely were not begun.
         claims = self._claims()
         if not claims:
             return

@@ -161,14 +161,16 @@ class BranchTable:
             raise Refusal(Refused.ENDED,
                           f"transaction {id_} is of an epoch that its coordinator has ended", True)
         if self._draining:
-            raise Refusal(Refused.NOT_SERVING, "the participant is shutting down", True)
+            raise Refusal(Refused.NOT_SERVING, "the participant is shutting down", True,
+                          unheard=True)
         there = len(self._branches) + self._found
         if there >= self._max_in_doubt:
             raise Refusal(Refused.OVERLOADED,
                           f"{there} branches are open or in doubt here, the limit is "
-                          f"max_in_doubt = {self._max_in_doubt}", True)
+                          f"max_in_doubt = {self._max_in_doubt}", True, unheard=True)
         if len(self._ended) >= self._max_ended:
-            raise Refusal(Refused.OVERLOADED, "too many transactions ended within one lease", True)
+            raise Refusal(Refused.OVERLOADED, "too many transactions ended within one lease", True,
+                          unheard=True)
 
     def _open(self, request: WorkRequest) -> Work:
         id_ = request.transaction_id
@@ -184,6 +186,7 @@ class BranchTable:
                 request.read_only, request.time_left_ms, request.label))
         except Refusal as error:
             refusal = error
+            refusal.unheard = True
         except BaseException:
             with self._changed:
                 del self._branches[id_]
@@ -197,7 +200,7 @@ class BranchTable:
                     leaving.roll_back.append(session)
                 self._end(id_, _Ended(_How.ROLLED_BACK, True, 0, refusal))
             elif refusal is not None:
-                del self._branches[id_]  # the id is still unheard
+                del self._branches[id_]
             else:
                 branch.session = session
                 self._enter(branch, _State.WORKING)

@@ -41,7 +41,7 @@ _ISOLATIONS = {values.Isolation.READ_COMMITTED: Isolation.READ_COMMITTED,
 def refused(refusal: Refusal) -> Any:
     """The wire's exception."""
     return values.Refused(int(refusal.reason), refusal.message, refusal.retryable,
-                          refusal.sqlstate or None)
+                          refusal.sqlstate or None, True if refusal.unheard else None)
 
 
 def invalid(message: str) -> Any:

@@ -33,16 +33,17 @@ class Refusal(Exception):
     `retryable`: repeating the whole transaction may succeed."""
 
     def __init__(self, reason: Refused, message: str, retryable: bool = False,
-                 sqlstate: str = "") -> None:
+                 sqlstate: str = "", unheard: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retryable = retryable
         self.sqlstate = sqlstate
+        self.unheard = unheard  # of the first work of a branch: it was not begun
 
     def again(self) -> "Refusal":
         """A copy to raise, or to keep, without the frames that the raising gathered."""
-        return Refusal(self.reason, self.message, self.retryable, self.sqlstate)
+        return Refusal(self.reason, self.message, self.retryable, self.sqlstate, self.unheard)
 
 
 class Unavailable(Exception):
