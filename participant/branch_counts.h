@@ -14,6 +14,7 @@ struct BranchCounts {
   std::size_t ended = 0;     // remembered
   std::uint64_t heuristics = 0;
   std::uint64_t hazards = 0;
+  std::uint64_t overloaded = 0;  // refused for load before they began
 };
 
 }  // namespace troth

@@ -136,6 +136,7 @@ Granted<Work> BranchTable::Open(WorkRequest request) {
     if (!HasRoom() && request.patience > milliseconds(0)) AwaitRoom(&request);
     if (std::optional<Refusal> refusal = MayOpen(request)) {
       room_.NotifyOne();  // who was woken for a place and does not take it hands it on
+      overloaded_ += refusal->reason == Refused::kOverloaded;
       return *std::move(refusal);
     }
     auto fresh = std::make_unique<Branch>();
@@ -162,6 +163,7 @@ Granted<Work> BranchTable::Open(WorkRequest request) {
       End(request.transaction_id, {Ended::How::kRolledBack, true, 0, *refusal});
     } else if (!session.ok()) {
       refusal = Unheard(session.refusal());
+      overloaded_ += refusal->reason == Refused::kOverloaded;
       branches_.erase(request.transaction_id);
       room_.NotifyOne();
     } else {
@@ -610,6 +612,7 @@ BranchCounts BranchTable::Counts() const {
   counts.ended = ended_.size();
   counts.heuristics = heuristics_;
   counts.hazards = hazards_;
+  counts.overloaded = overloaded_;
   return counts;
 }
 

@@ -221,6 +221,7 @@ class BranchTable {
   std::size_t found_ TROTH_GUARDED_BY(mutex_) = 0;
   std::uint64_t heuristics_ TROTH_GUARDED_BY(mutex_) = 0;
   std::uint64_t hazards_ TROTH_GUARDED_BY(mutex_) = 0;
+  std::uint64_t overloaded_ TROTH_GUARDED_BY(mutex_) = 0;
   bool draining_ TROTH_GUARDED_BY(mutex_) = false;
   std::map<std::string, std::uint32_t> epochs_ TROTH_GUARDED_BY(mutex_);  // by coordinator
 };

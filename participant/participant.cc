@@ -453,7 +453,8 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
   http_ = std::make_unique<HttpListener>(
       HttpListener::Options{options_.bind, options_.http_port}, [this](const HttpRequest& asked) {
         return MonitoringPage(
-            Report(), [this] { return LookAt({}, kPreparedOfPage); }, asked.path);
+            Report(), table_.Counts().overloaded, [this] { return LookAt({}, kPreparedOfPage); },
+            asked.path);
       });
   TROTH_RETURN_IF_ERROR(http_->Start());
   http_port_ = http_->port();

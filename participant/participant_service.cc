@@ -390,7 +390,7 @@ void CheckVersion(std::int32_t version) {
                                        std::to_string(ours));
 }
 
-HttpReply MonitoringPage(const wire::ParticipantStatusReport& report,
+HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, std::uint64_t overloaded,
                          const std::function<Result<std::vector<wire::PreparedBranch>>()>& prepared,
                          const std::string& path) {
   const char* const text = "text/plain; charset=utf-8";
@@ -411,6 +411,9 @@ HttpReply MonitoringPage(const wire::ParticipantStatusReport& report,
         static_cast<double>(report.active));
   gauge("troth_branches_in_doubt", "Branches prepared here, the decision not carried out.",
         static_cast<double>(report.in_doubt));
+  page.Counter("troth_branches_overloaded_total",
+               "Branches refused for load before they began: no place, or no connection.",
+               static_cast<double>(overloaded), {{"participant", report.participant}});
   gauge("troth_branch_heuristics", "Branches found to have ended against the decision.",
         static_cast<double>(report.heuristics));
   gauge("troth_branch_hazards", "Branches of which the evidence does not tell how they ended.",

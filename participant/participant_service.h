@@ -62,8 +62,8 @@ Granted<WorkRequest> FromWire(const wire::Context& context);
 void CheckVersion(std::int32_t version);
 
 // What a participant tells over HTTP: /metrics, /healthz, /readyz.
-// `prepared` is asked for /metrics only.
-HttpReply MonitoringPage(const wire::ParticipantStatusReport& report,
+// `overloaded`: branches refused for load so far. `prepared` is asked for /metrics only.
+HttpReply MonitoringPage(const wire::ParticipantStatusReport& report, std::uint64_t overloaded,
                          const std::function<Result<std::vector<wire::PreparedBranch>>()>& prepared,
                          const std::string& path);
 

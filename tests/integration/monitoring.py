@@ -154,6 +154,7 @@ class MonitoringTest(unittest.TestCase):
                    lambda: metrics(self.bank.coordinator)["troth_heuristics"] == 1)
         east = metrics(self.bank.branches["east"])
         self.assertEqual(east['troth_branch_heuristics{participant="east"}'], 1)
+        self.assertEqual(east['troth_branches_overloaded_total{participant="east"}'], 0)
         told = subprocess.run(
             [f"{BIN}/trothctl", "--coordinator",
              f"127.0.0.1:{self.bank.coordinator.ports['admin_port']}", "heuristics"],

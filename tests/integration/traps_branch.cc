@@ -179,6 +179,7 @@ TEST_F(BranchTrap, BoundOnBranchesInDoubtSaysWhich) {
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, Refused::kOverloaded);
   EXPECT_TRUE(refusal->retryable && refusal->unheard);
+  EXPECT_EQ(table_->Counts().overloaded, 1u);
   EXPECT_NE(refusal->message.find("max_in_doubt = 2"), std::string::npos) << refusal->message;
   ASSERT_EQ(Commit(1).kind, Finished::kDone);
   EXPECT_FALSE(Take(3, 3)) << "the id is still unheard";

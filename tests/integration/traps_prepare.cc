@@ -464,6 +464,7 @@ TEST_F(Trap, PoolIsBoundedAndSaysSo) {
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, Refused::kOverloaded);
   EXPECT_TRUE(refusal->unheard);
+  EXPECT_EQ(table_->Counts().overloaded, 1u);
   EXPECT_NE(refusal->message.find("4 connections"), std::string::npos) << refusal->message;
   EXPECT_LT(std::chrono::steady_clock::now() - started, milliseconds(2'000));
   ASSERT_TRUE(Prepared(1));
