@@ -7,6 +7,9 @@
 
 namespace troth {
 
+// How long it may take to notice that a participant is gone of which nothing is asked.
+constexpr RunningMs kLookMs = 1'000;
+
 Crew::Crew(std::function<void(const Status&)> on_fatal) : on_fatal_(std::move(on_fatal)) {}
 
 Crew::~Crew() { Stop(); }
@@ -57,6 +60,7 @@ bool Crew::WorkOnce(Call* call) {
     const RunningMs now = coordinator_->Now();
     const RunningMs until = std::clamp<RunningMs>(coordinator_->NextTimer(), now, now + 1000);
     poll_until_ = until;
+    polled_at_ = now;
     mutex_.Unlock();
     answers_->Poll(until - now);
     if (coordinator_->NextTimer() <= coordinator_->Now()) coordinator_->Tick();
@@ -161,13 +165,16 @@ void Crew::KeeperLoop() {
       keeper_wanted_ = false;
       continue;
     }
-    const RunningMs left = coordinator_->NextTimer() - coordinator_->Now();
+    // Not by the machine's timer alone: each event moves its next second away.
+    const RunningMs now = coordinator_->Now();
+    const RunningMs left = std::min(coordinator_->NextTimer(), polled_at_ + kLookMs) - now;
     if (left <= 0) {
+      polled_at_ = now;
       if (!polling_) {
         // Nobody waits for an answer: a participant that is gone is noticed all the same.
         polling_ = true;
         poller_ = nullptr;
-        poll_until_ = coordinator_->Now();
+        poll_until_ = now;
         mutex_.Unlock();
         answers_->Poll(0);
         mutex_.Lock();

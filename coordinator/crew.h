@@ -111,6 +111,7 @@ class Crew : public ReplySink {
   Call* poller_ TROTH_GUARDED_BY(mutex_) = nullptr;       // whose thread polls; null: the keeper's
   pthread_t poller_thread_ TROTH_GUARDED_BY(mutex_) = 0;  // of poller_, if that is a call's
   RunningMs poll_until_ TROTH_GUARDED_BY(mutex_) = 0;
+  RunningMs polled_at_ TROTH_GUARDED_BY(mutex_) = 0;  // when a poll last began, or was under way
   bool stopping_ TROTH_GUARDED_BY(mutex_) = false;
   bool keeper_wanted_ TROTH_GUARDED_BY(mutex_) = false;
   CondVar keeper_woken_;

@@ -139,6 +139,20 @@ TEST_F(HandoverTest, StopReleasesWhoWaitsAndTellsNothing) {
   EXPECT_FALSE(reply.has_value());
 }
 
+// Found in a test of the console: events that come more than once a second, and whose replies
+// nobody has to wait for, kept everybody from noticing that a participant was gone.
+TEST_F(HandoverTest, LooksForTheDeadBesideEventsThatWaitForNothing) {
+  EXPECT_EQ(CommitMany(1, /*wait_applied=*/true), 1);
+  const int before = channel_.polls();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(6);
+  while (channel_.polls() < before + 3 && std::chrono::steady_clock::now() < end) {
+    coordinator_->Submit(ParticipantUp{0});
+    crew_.Nudge();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the pace of the events
+  }
+  EXPECT_GE(channel_.polls(), before + 3);
+}
+
 TEST_F(HandoverTest, DeadlinesPassWhileAllSleep) {
   const Action leased = Ask(LeaseAsked{0, 8});
   const auto& lease = std::get<ReplyLease>(leased);

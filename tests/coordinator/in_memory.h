@@ -86,7 +86,10 @@ class MemoryChannel : public ParticipantChannel, public AnswerSource {
     MutexLock lock(&mutex_);
     return !answers_.empty();
   }
+  // How often somebody has polled.
+  int polls() const { return polls_; }
   void Poll(std::int64_t timeout_ms) override {
+    ++polls_;
     std::vector<Event> taken;
     {
       MutexLock lock(&mutex_);
@@ -113,6 +116,7 @@ class MemoryChannel : public ParticipantChannel, public AnswerSource {
 
   const DatabaseId database_;
   std::atomic<bool> silent_{false};
+  std::atomic<int> polls_{0};
   Coordinator* coordinator_ = nullptr;
   mutable Mutex mutex_;
   CondVar changed_;
