@@ -7,7 +7,8 @@
 
 namespace troth {
 
-// How long it may take to notice that a participant is gone of which nothing is asked.
+// A poll lasts no longer, and nobody waits longer for the next: so long it may take to notice that
+// a participant is gone of which nothing is asked.
 constexpr RunningMs kLookMs = 1'000;
 
 Crew::Crew(std::function<void(const Status&)> on_fatal) : on_fatal_(std::move(on_fatal)) {}
@@ -58,7 +59,7 @@ bool Crew::WorkOnce(Call* call) {
     poller_ = call;
     poller_thread_ = pthread_self();
     const RunningMs now = coordinator_->Now();
-    const RunningMs until = std::clamp<RunningMs>(coordinator_->NextTimer(), now, now + 1000);
+    const RunningMs until = std::clamp<RunningMs>(coordinator_->NextTimer(), now, now + kLookMs);
     poll_until_ = until;
     polled_at_ = now;
     mutex_.Unlock();

@@ -32,6 +32,7 @@ Refusal NoSuchBranch(const std::string& id) {
                 true);
 }
 
+// The branch was not begun, and nothing of it is kept: work of this id may still come.
 Refusal Unheard(Refusal refusal) {
   refusal.unheard = true;
   return refusal;
