@@ -197,6 +197,11 @@ class Driver:
         """Of the process."""
         return self._process.pid
 
+    def children(self):
+        """Processes that it began, in their order."""
+        path = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
     def stop(self):
         """Ends its input, and waits for its end."""
         self._process.stdin.close()

@@ -17,7 +17,9 @@ from rig import median
 MODES = ["standard-applied", "standard-decided", "early-applied", "early-decided"]
 BARE = {"local": "bare, local commits (not atomic)", "one-by-one": "bare, one by one, no log",
         "batched": "bare, batched, no log: ceiling"}
-FLOOR, CEILING, PEER = "one-by-one", "batched", "bitronix"
+FLOOR, CEILING, PEER, HOPS = "one-by-one", "batched", "bitronix", "hops"
+LABELS = {**BARE, **{mode: f"Troth, {mode}" for mode in MODES},
+          PEER: "Bitronix + pgjdbc XA, in process", HOPS: "Troth's messages, early, empty"}
 
 
 class Bench:
@@ -28,7 +30,7 @@ class Bench:
         self.directory = directory
         most = max(options.clients)
         # Every driver keeps its connections all the time.
-        connections = most * (3 if options.bitronix else 2) + 80
+        connections = most * (2 + options.bitronix + options.hops) + 100
         self.servers = rig.Servers(options.participants, options.rows,
                                    max_connections=connections, max_prepared_transactions=400)
         self.troth = None
@@ -59,6 +61,11 @@ class Bench:
         made["troth"] = rig.Driver("bench-troth", [
             f"{o.bin}/bench-troth", f"--coordinator={self.troth.address}",
             f"--participants={len(conninfos)}", f"--clients={clients}", f"--rows={o.rows}"], log)
+        if o.hops:
+            made[HOPS] = rig.Driver("bench-hops", [
+                f"{o.bin}/bench-hops", "--databases=" + ";".join(conninfos),
+                f"--clients={clients}", f"--rows={o.rows}",
+                f"--log={self.directory}/hops.{clients}.log"], log)
         if self.peer:
             home = pathlib.Path(tempfile.mkdtemp(dir=self.directory))
             databases = [f"127.0.0.1 {c.port} postgres postgres" for c in self.servers.clusters]
@@ -70,6 +77,8 @@ class Bench:
         """(name, driver, mode) of all that is measured, in order."""
         listed = [(mode, "bare", mode) for mode in BARE]
         listed += [(mode, "troth", mode) for mode in MODES]
+        if self.options.hops:
+            listed.append((HOPS, HOPS, "early"))
         if self.peer:
             listed.append((PEER, PEER, "xa"))
         return listed
@@ -87,7 +96,7 @@ class Bench:
                 # Another order each round: nobody always follows the same neighbour.
                 turn = number * 3 % len(ways)
                 for name, driver, mode in ways[turn:] + ways[:turn]:
-                    figure = self.round(drivers[driver], mode, driver == "troth")
+                    figure = self.round(drivers[driver], mode, driver)
                     self.figures.setdefault((clients, name), []).append(figure)
                 print(f"  {clients} clients, round {number + 1} of {self.options.rounds}: " +
                       " ".join(f"{name}={self.figures[clients, name][-1]['tps']:.0f}"
@@ -96,9 +105,13 @@ class Bench:
             for driver in drivers.values():
                 driver.stop()
 
-    def round(self, driver, mode, is_troth):
+    def round(self, driver, mode, means):
         """One round of one means, with what it cost."""
         groups = {"postgres": self.servers.pids(), "client": [driver.pid]}
+        is_troth = means == "troth"
+        if means == HOPS:
+            coordinator, *participants = driver.children()
+            groups |= {"coordinator": [coordinator], "participants": participants}
         if is_troth:
             groups["coordinator"] = [self.troth.coordinator.pid]
             groups["participants"] = [p.pid for p in self.troth.participants]
@@ -140,8 +153,6 @@ class Bench:
             lines.append(f"{'':34}{'tx/s':>7} {'p50 ms':>8} {'p99 ms':>8} {'x floor':>8} "
                          f"{'x ceil':>7} {'syncs':>6} {'calls':>6}   CPU us a transaction")
             for name, driver, _ in self.ways():
-                label = BARE.get(name, f"Troth, {name}" if driver == "troth" else
-                                 "Bitronix + pgjdbc XA, in process")
                 figures = self.figures[clients, name]
                 cpu = ", ".join(f"{part} {median([f['cpu_us'][part] for f in figures]):.0f}"
                                 for part in figures[0]["cpu_us"])
@@ -150,7 +161,7 @@ class Bench:
                     syncs = f"{self.middle(clients, name, 'syncs_per_tx'):.3f}"
                     calls = f"{self.middle(clients, name, 'calls_per_tx'):.2f}"
                 lines.append(
-                    f"{label:34}{self.middle(clients, name, 'tps'):7.0f} "
+                    f"{LABELS[name]:34}{self.middle(clients, name, 'tps'):7.0f} "
                     f"{self.middle(clients, name, 'p50_ms'):8.3f} "
                     f"{self.middle(clients, name, 'p99_ms'):8.2f} "
                     f"{self.ratio(clients, name, FLOOR, 'tps'):8.2f} "
@@ -191,10 +202,9 @@ def plot(bench, path):
     clients = bench.options.clients
     for name, driver, _ in bench.ways():
         style = {"bare": "--", "troth": "-"}.get(driver, ":")
-        label = f"Troth {name}" if driver == "troth" else BARE.get(name, "Bitronix + pgjdbc XA")
         for axis, key in zip(axes, ["tps", "p50_ms"]):
             axis.plot(clients, [bench.middle(c, name, key) for c in clients], style, marker="o",
-                      markersize=3, label=label)
+                      markersize=3, label=LABELS[name])
     for axis, title in zip(axes, ["transactions a second", "median latency, ms"]):
         axis.set_xscale("log", base=2)
         axis.set_xticks(clients, [str(c) for c in clients])
@@ -227,6 +237,7 @@ def main():
     parser.add_argument("--warm", type=float, default=8)
     parser.add_argument("--rows", type=int, default=10000)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--hops", action="store_true")
     parser.add_argument("--without-bitronix", dest="bitronix", action="store_false")
     parser.add_argument("--json")
     parser.add_argument("--plot")
