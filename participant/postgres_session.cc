@@ -165,10 +165,12 @@ std::size_t PostgresSession::QueueOpening() {
   std::size_t statements = 1;
   const Greeting& standing = connection_->greeting();
   const auto idle = options_.time_left + kServerGrace;
-  const bool limited = standing.lock_timeout.count() > 0 &&
-                       standing.lock_timeout <= options_.time_left &&
-                       standing.idle_timeout.count() > 0 && standing.idle_timeout <= idle;
-  if (!limited) {
+  const auto bounded = [](std::chrono::milliseconds limit, std::chrono::milliseconds most) {
+    return limit.count() > 0 && limit <= most;
+  };
+  // A block whose PREPARE travels with its statement is never idle, unless it has failed.
+  if (!bounded(standing.lock_timeout, options_.time_left) ||
+      !(bounded(standing.idle_timeout, idle) || options_.prepare_with_statement)) {
     const std::string limits[] = {std::to_string(options_.time_left.count()),
                                   std::to_string(idle.count())};
     connection_->QueuePrepared("troth_limit", limits);

@@ -225,6 +225,52 @@ TEST_F(StatementTrap, AbortReachesTheNextStatementToo) {
   ticking.join();
 }
 
+// What limits a branch in its session: its deadline, unless the connection brings less.
+class LimitTrap : public StatementTrap {
+ protected:
+  PostgresOptions Options() override {
+    PostgresOptions options = StatementTrap::Options();
+    options.conninfo += " options='" + standing_ + "'";
+    return options;
+  }
+  // "LOCK IDLE FROM", the last where the first was set: "client", the connection string, or
+  // "session", the branch.
+  std::string Of(int t, milliseconds time_left, bool last = false) {
+    WorkRequest request;
+    request.time_left = time_left;
+    request.last = last;
+    if (const auto refusal =
+            DoStatement(t,
+                        "SELECT current_setting('lock_timeout') || ' ' ||"
+                        " current_setting('idle_in_transaction_session_timeout') || ' ' ||"
+                        " (SELECT source FROM pg_settings WHERE name = 'lock_timeout')",
+                        {}, 0, request)) {
+      return refusal->message;
+    }
+    EXPECT_EQ(prepare_sent_, last);
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+    return answer_.rows[0][0].value_or("");
+  }
+  void Standing(const std::string& options) {
+    standing_ = options;
+    Restart();
+  }
+  std::string standing_;
+};
+
+TEST_F(LimitTrap, DeadlineUnlessTheConnectionBringsLess) {
+  EXPECT_EQ(Of(1, milliseconds(7'000)), "7s 8s session");
+  EXPECT_EQ(Of(2, milliseconds(7'000), true), "7s 8s session");
+  Standing("-c lock_timeout=2s -c idle_in_transaction_session_timeout=4s");
+  EXPECT_EQ(Of(3, milliseconds(7'000)), "2s 4s client") << "nothing is set again";
+  EXPECT_EQ(Of(4, milliseconds(1'000)), "1s 2s session") << "the deadline is earlier";
+  Standing("-c lock_timeout=2s");
+  EXPECT_EQ(Of(5, milliseconds(7'000)), "7s 8s session") << "nothing ends an idle block";
+  EXPECT_EQ(Of(6, milliseconds(7'000), true), "2s 0 client") << "a block that is never idle";
+  Standing("-c idle_in_transaction_session_timeout=4s");
+  EXPECT_EQ(Of(7, milliseconds(7'000), true), "7s 8s session") << "it may wait for locks";
+}
+
 // The only statement of a branch, and PREPARE behind it in the same round trip.
 class EarlyTrap : public StatementTrap {
  protected:
