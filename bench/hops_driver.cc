@@ -121,7 +121,8 @@ class Wire {
   std::string taken_;
 };
 
-// Open before the processes part, so that nobody has to be told an address.
+// Open before the processes part, so that nobody has to be told an address; closed by all but the
+// one that serves it, so that it ends with that.
 struct Listening {
   Listening() : socket(Sure(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")) {
     address.sin_family = AF_INET;
@@ -388,28 +389,34 @@ class HopsClient : public RoundClient {
   std::vector<Wire> participants_;
 };
 
-// A process of its own, which ends with this one.
-void Part(const std::function<void()>& run) {
-  if (Sure(fork(), "fork") != 0) return;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  run();
-  std::_Exit(2);
-}
-
 int Run(const std::vector<std::string>& databases) {
   const std::vector<Listening> participants(databases.size());
   const Listening coordinator;
-  // The coordinator is the first child: bench/rig.py counts on it.
-  Part([&] {
+  const auto close_all_but = [&](const Listening* own) {
+    for (const Listening& one : participants) {
+      if (&one != own) close(one.socket);
+    }
+    if (&coordinator != own) close(coordinator.socket);
+  };
+  // A process of its own, which ends with this one.
+  const auto part = [&](const Listening& own, const std::function<void()>& serve) {
+    if (Sure(fork(), "fork") != 0) return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    close_all_but(&own);
+    serve();
+  };
+  // The coordinator is the first child: bench/run.py counts on it.
+  part(coordinator, [&] {
     HopsCoordinator self(participants);
     coordinator.Serve([&](const std::string& gid) { return self.Commit(gid); });
   });
   for (std::size_t i = 0; i < databases.size(); ++i) {
-    Part([&] {
+    part(participants[i], [&] {
       HopsParticipant self(databases[i]);
       participants[i].Serve([&](const std::string& asked) { return self.Answer(asked); });
     });
   }
+  close_all_but(nullptr);
   return ServeRounds(
       FLAGS_clients, [](const std::string& mode) { return mode == "early"; },
       [&](int number) {
