@@ -1,8 +1,8 @@
-// bench-hops: the messages of a transaction with early prepare, and nothing in them: a lower bound
-// for whatever is built of these processes. A client, a coordinator with a log and a participant
-// for each server, as processes of their own that call each other over TCP, a thread for each
-// connection; statements, syncs and waiting as Troth has them. No Thrift, no deadlines, no votes,
-// nothing that is checked, nothing that survives a failure: any error ends it.
+// bench-hops: the messages of a transaction with early prepare, and nothing in them: what Troth's
+// shape costs before anything is said. A client, a coordinator with a log and a participant for
+// each server, as processes of their own that call each other over TCP, a thread for each
+// connection, leader and followers, the same round trips to PostgreSQL. No Thrift, no deadlines, no
+// votes, nothing that is checked, nothing that survives a failure: any error ends it.
 // docs/performance.md, "What the messages alone cost".
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -50,7 +51,6 @@ constexpr char kUsage[] =
     "Standard input: lines `run early SECONDS`.";
 
 constexpr std::size_t kFinishConnections = 8;  // of a participant, as Troth's default
-constexpr int kSlots = 2;                      // calls of finish under way
 constexpr std::size_t kLogBytes = 64 << 20;
 
 // Sizes of Troth's messages and records, about.
@@ -161,7 +161,10 @@ class HopsParticipant {
  public:
   explicit HopsParticipant(const std::string& conninfo) {
     for (int i = 0; i < FLAGS_clients; ++i) working_.push_back(OpenWorking(conninfo));
-    for (std::size_t i = 0; i < kFinishConnections; ++i) finishing_.push_back(Open(conninfo));
+    for (std::size_t i = 0; i < kFinishConnections; ++i) {
+      finishing_.push_back(Open(conninfo));
+      PQenterPipelineMode(finishing_.back());
+    }
   }
   std::string Answer(const std::string& asked) {
     const std::vector<std::string> words = Split(asked, ' ');
@@ -196,6 +199,14 @@ class HopsParticipant {
     if (status == PGRES_FATAL_ERROR) Die(PQresultErrorMessage(result));
     PQclear(result);
   }
+  static void AwaitSync(PGconn* connection) {
+    for (bool ended = false; !ended;) {
+      PGresult* result = PQgetResult(connection);
+      if (result == nullptr) continue;  // between two statements
+      ended = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
+      Check(result);
+    }
+  }
   void Work(const std::string& row, const std::string& amount, const std::string& gid) {
     PGconn* connection = TakeWorking();
     const char* values[] = {amount.c_str(), row.c_str()};
@@ -210,12 +221,7 @@ class HopsParticipant {
     send("clean");
     send("reset");
     PQpipelineSync(connection);
-    for (bool ended = false; !ended;) {
-      PGresult* result = PQgetResult(connection);
-      if (result == nullptr) continue;  // between two statements
-      ended = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
-      Check(result);
-    }
+    AwaitSync(connection);
     const std::lock_guard lock(mutex_);
     working_.push_back(connection);
   }
@@ -236,16 +242,13 @@ class HopsParticipant {
         finishing_.pop_back();
       }
     }
-    for (std::size_t next = 0; next < gids.size();) {
-      const std::size_t from = next;
-      for (PGconn* lane : lanes) {
-        if (next < gids.size())
-          PQsendQuery(lane, ("COMMIT PREPARED '" + gids[next++] + "'").c_str());
-      }
-      for (std::size_t i = 0; i < next - from; ++i) {
-        while (PGresult* result = PQgetResult(lanes[i])) Check(result);
-      }
+    const std::size_t count = lanes.size();
+    for (std::size_t i = 0; i < gids.size(); ++i) {
+      PQsendQueryParams(lanes[i % count], ("COMMIT PREPARED '" + gids[i] + "'").c_str(), 0, nullptr,
+                        nullptr, nullptr, nullptr, 0);
+      PQpipelineSync(lanes[i % count]);
     }
+    for (std::size_t i = 0; i < gids.size(); ++i) AwaitSync(lanes[i % count]);
     {
       const std::lock_guard lock(mutex_);
       finishing_.insert(finishing_.end(), lanes.begin(), lanes.end());
@@ -258,8 +261,9 @@ class HopsParticipant {
   std::vector<PGconn*> working_, finishing_;
 };
 
-// Coordinator: who finds the log or a slot free does the work for all who wait (the crew of
-// coordinator/crew.h). Asked "GID", the branches' GIDs are that and the participant's number.
+// Coordinator: who finds the log free, or a participant's line, does the work for all who wait (the
+// crew of coordinator/crew.h). Asked "GID", the branches' GIDs are that and the participant's
+// number.
 class HopsCoordinator {
  public:
   explicit HopsCoordinator(const std::vector<Listening>& participants)
@@ -267,46 +271,60 @@ class HopsCoordinator {
     const std::string zeros(kLogBytes, '\0');
     if (pwrite(log_, zeros.data(), zeros.size(), 0) < 0) Die("the log cannot be written");
     Sure(fsync(log_), "fsync");
-    for (int i = 0; i < kSlots; ++i) {
-      auto slot = std::make_unique<Slot>();
-      for (const Listening& participant : participants) {
-        slot->push_back(Wire::To(participant.address));
-      }
-      idle_.push_back(std::move(slot));
+    for (const Listening& participant : participants) {
+      lines_.push_back(std::make_unique<Line>(Wire::To(participant.address)));
     }
   }
   std::string Commit(const std::string& gid) {
-    Caller self{gid};
+    // Of the connection's thread: whoever wakes it may do so when it has gone on already.
+    static thread_local Caller self;
+    self.gid = gid;
+    self.left = lines_.size();
+    self.applied = false;
     std::unique_lock lock(mutex_);
     to_log_.push_back(&self);
     while (!self.applied) {
-      if (!idle_.empty() && !to_finish_.empty()) {
+      if (FinishDue()) {
         Finish(&lock, &self);
-      } else if (!logging_ && !to_log_.empty()) {
+      } else if (LogDue()) {
         Log(&lock);
       } else {
         lock.unlock();
         sem_wait(&self.wake);
+        // Asleep it led nothing, and what it was woken to lead has been led.
+        if (self.applied) return Outcome();
         lock.lock();
       }
     }
     PassOn();
-    return std::string(kOutcomeBytes, 'o');
+    return Outcome();
   }
 
  private:
-  using Slot = std::vector<Wire>;
   struct Caller {
-    explicit Caller(std::string named) : gid(std::move(named)) { sem_init(&wake, 0, 0); }
-    ~Caller() { sem_destroy(&wake); }
-    const std::string gid;
-    bool applied = false;
+    Caller() { sem_init(&wake, 0, 0); }
+    std::string gid;
+    std::size_t left = 0;  // acknowledgements
+    std::atomic<bool> applied{false};
     sem_t wake;
   };
+  // To a participant; at most one call is under way.
+  struct Line {
+    explicit Line(Wire to) : wire(std::move(to)) {}
+    Wire wire;
+    bool busy = false;
+    std::vector<Caller*> due;
+  };
+
+  static std::string Outcome() { return std::string(kOutcomeBytes, 'o'); }
+  bool LogDue() const { return !logging_ && !to_log_.empty(); }
+  static bool Due(const std::unique_ptr<Line>& line) { return !line->busy && !line->due.empty(); }
+  bool FinishDue() const { return std::any_of(lines_.begin(), lines_.end(), Due); }
   // What is left to do is done by one of those it is left for.
   void PassOn() {
-    if (!logging_ && !to_log_.empty()) sem_post(&to_log_.front()->wake);
-    if (!idle_.empty() && !to_finish_.empty()) sem_post(&to_finish_.front()->wake);
+    if (LogDue()) sem_post(&to_log_.front()->wake);
+    const auto line = std::find_if(lines_.begin(), lines_.end(), Due);
+    if (line != lines_.end()) sem_post(&(*line)->due.front()->wake);
   }
   void Log(std::unique_lock<std::mutex>* lock) {
     logging_ = true;
@@ -323,34 +341,49 @@ class HopsCoordinator {
     end_ += records.size();
     lock->lock();
     logging_ = false;
-    to_finish_.insert(to_finish_.end(), batch.begin(), batch.end());
+    for (const auto& line : lines_) line->due.insert(line->due.end(), batch.begin(), batch.end());
     if (!to_log_.empty()) sem_post(&to_log_.front()->wake);
   }
+  // On all lines that are free.
   void Finish(std::unique_lock<std::mutex>* lock, const Caller* self) {
-    std::unique_ptr<Slot> slot = std::move(idle_.back());
-    idle_.pop_back();
-    const std::vector<Caller*> batch = std::exchange(to_finish_, {});
+    std::vector<std::pair<std::size_t, std::vector<Caller*>>> calls;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      if (!Due(lines_[i])) continue;
+      lines_[i]->busy = true;
+      calls.emplace_back(i, std::exchange(lines_[i]->due, {}));
+    }
     lock->unlock();
-    for (std::size_t i = 0; i < slot->size(); ++i) {
+    for (const auto& [i, batch] : calls) {
       std::string asked = "F";
       for (const Caller* caller : batch) asked += " " + caller->gid + std::to_string(i);
-      (*slot)[i].Send(asked);
+      lines_[i]->wire.Send(asked);
     }
-    for (Wire& participant : *slot) participant.Take();
+    for (std::size_t n = 0; n < calls.size(); ++n) {
+      Line& line = *lines_[calls[n].first];
+      line.wire.Take();
+      std::vector<Caller*> applied;
+      lock->lock();
+      line.busy = false;
+      for (Caller* caller : calls[n].second) {
+        if (--caller->left == 0) applied.push_back(caller);
+      }
+      // While this thread waits for another line, somebody else has to lead here.
+      if (!line.due.empty() && n + 1 < calls.size()) sem_post(&line.due.front()->wake);
+      lock->unlock();
+      for (Caller* caller : applied) {
+        caller->applied = true;
+        if (caller != self) sem_post(&caller->wake);
+      }
+    }
     lock->lock();
-    idle_.push_back(std::move(slot));
-    for (Caller* caller : batch) {
-      caller->applied = true;
-      if (caller != self) sem_post(&caller->wake);
-    }
   }
 
   const int log_;
   std::size_t end_ = 0;  // of the log; whoever logs
   std::mutex mutex_;
   bool logging_ = false;
-  std::vector<Caller*> to_log_, to_finish_;
-  std::vector<std::unique_ptr<Slot>> idle_;
+  std::vector<Caller*> to_log_;
+  std::vector<std::unique_ptr<Line>> lines_;
 };
 
 class HopsClient : public RoundClient {
@@ -400,8 +433,10 @@ int Run(const std::vector<std::string>& databases) {
   };
   // A process of its own, which ends with this one.
   const auto part = [&](const Listening& own, const std::function<void()>& serve) {
+    const pid_t parent = getpid();
     if (Sure(fork(), "fork") != 0) return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) std::_Exit(2);  // it has gone already
     close_all_but(&own);
     serve();
   };

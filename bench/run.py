@@ -5,6 +5,7 @@ this after building; docs/performance.md says what the figures mean."""
 import argparse
 import json
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -94,8 +95,7 @@ class Bench:
             self.troth.settle()
             for number in range(self.options.rounds):
                 # Another order each round: nobody always follows the same neighbour.
-                turn = number * 3 % len(ways)
-                for name, driver, mode in ways[turn:] + ways[:turn]:
+                for name, driver, mode in random.Random(number).sample(ways, len(ways)):
                     figure = self.round(drivers[driver], mode, driver)
                     self.figures.setdefault((clients, name), []).append(figure)
                 print(f"  {clients} clients, round {number + 1} of {self.options.rounds}: " +
@@ -190,6 +190,17 @@ class Bench:
                     f"p50_ratio_bitronix={r(PEER, 'p50_ms')} "
                     f"syncs_per_tx={self.middle(clients, mode, 'syncs_per_tx'):.3f} "
                     f"calls_per_tx={self.middle(clients, mode, 'calls_per_tx'):.3f}")
+        if self.options.hops:
+            for clients in self.options.clients:
+                lines.append(
+                    f"hops: clients={clients} tps={self.middle(clients, HOPS, 'tps'):.0f} " +
+                    " ".join(f"{name}={self.ratio(clients, HOPS, other, key):.3f}"
+                             for name, other, key in [
+                                 ("ratio_floor", FLOOR, "tps"), ("ratio_ceiling", CEILING, "tps"),
+                                 ("p50_ratio_floor", FLOOR, "p50_ms"),
+                                 ("p50_ratio_ceiling", CEILING, "p50_ms"),
+                                 ("p99_ratio_floor", FLOOR, "p99_ms")]) +
+                    f" troth_over_hops={self.ratio(clients, 'early-applied', HOPS, 'tps'):.3f}")
         return "\n".join(lines)
 
 

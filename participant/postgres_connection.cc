@@ -171,10 +171,12 @@ Status PgConnection::Greet(TimePoint deadline) {
       "  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,"
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
       "  pg_catalog.pg_current_wal_flush_lsn() END,"
-      " (extract(epoch FROM pg_catalog.current_setting('lock_timeout')::pg_catalog.interval)"
-      "  OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8,"
-      " (extract(epoch FROM pg_catalog.current_setting('idle_in_transaction_session_timeout')"
-      "  ::pg_catalog.interval) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8",
+      // What a reload of the server's configuration may change is no limit to count on.
+      " (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'"
+      "  AND source IN ('global', 'database', 'user', 'database user', 'client')),"
+      " (SELECT setting FROM pg_catalog.pg_settings"
+      "  WHERE name = 'idle_in_transaction_session_timeout'"
+      "  AND source IN ('global', 'database', 'user', 'database user', 'client'))",
       {}, deadline);
   if (!answer.ok || answer.rows.empty() || answer.rows[0].size() != 7) {
     return Status(Code::kUnavailable, "the database did not say which it is: " + answer.message);

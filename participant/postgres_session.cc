@@ -79,6 +79,12 @@ std::string BeginStatement(const BeginOptions& options) {
   return sql + (options.read_only ? " READ ONLY" : " READ WRITE");
 }
 
+// Zero is no limit.
+std::chrono::milliseconds Shorter(std::chrono::milliseconds standing,
+                                  std::chrono::milliseconds own) {
+  return standing.count() > 0 ? std::min(standing, own) : own;
+}
+
 Refusal Unavailable(std::string message) {
   return Refusal{Refused::kDatabaseUnavailable, std::move(message), true, ""};
 }
@@ -164,15 +170,12 @@ std::size_t PostgresSession::QueueOpening() {
   }
   std::size_t statements = 1;
   const Greeting& standing = connection_->greeting();
-  const auto idle = options_.time_left + kServerGrace;
-  const auto bounded = [](std::chrono::milliseconds limit, std::chrono::milliseconds most) {
-    return limit.count() > 0 && limit <= most;
-  };
-  // A block whose PREPARE travels with its statement is never idle, unless it has failed.
-  if (!bounded(standing.lock_timeout, options_.time_left) ||
-      !(bounded(standing.idle_timeout, idle) || options_.prepare_with_statement)) {
-    const std::string limits[] = {std::to_string(options_.time_left.count()),
-                                  std::to_string(idle.count())};
+  const auto lock = Shorter(standing.lock_timeout, options_.time_left);
+  const auto idle = Shorter(standing.idle_timeout, options_.time_left + kServerGrace);
+  // The server never waits with a block whose PREPARE travels with its statement, unless it failed.
+  if (lock != standing.lock_timeout ||
+      (idle != standing.idle_timeout && !options_.prepare_with_statement)) {
+    const std::string limits[] = {std::to_string(lock.count()), std::to_string(idle.count())};
     connection_->QueuePrepared("troth_limit", limits);
     ++statements;
   }

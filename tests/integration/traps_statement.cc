@@ -264,11 +264,47 @@ TEST_F(LimitTrap, DeadlineUnlessTheConnectionBringsLess) {
   Standing("-c lock_timeout=2s -c idle_in_transaction_session_timeout=4s");
   EXPECT_EQ(Of(3, milliseconds(7'000)), "2s 4s client") << "nothing is set again";
   EXPECT_EQ(Of(4, milliseconds(1'000)), "1s 2s session") << "the deadline is earlier";
+  EXPECT_EQ(Of(5, milliseconds(2'500)), "2s 3500ms session") << "of an idle block only";
+  EXPECT_EQ(Of(6, milliseconds(1'000), true), "1s 2s session") << "waits for locks have one";
   Standing("-c lock_timeout=2s");
-  EXPECT_EQ(Of(5, milliseconds(7'000)), "7s 8s session") << "nothing ends an idle block";
-  EXPECT_EQ(Of(6, milliseconds(7'000), true), "2s 0 client") << "a block that is never idle";
+  EXPECT_EQ(Of(7, milliseconds(7'000)), "2s 8s session") << "nothing ends an idle block";
+  EXPECT_EQ(Of(8, milliseconds(7'000), true), "2s 0 client") << "a block that is never idle";
   Standing("-c idle_in_transaction_session_timeout=4s");
-  EXPECT_EQ(Of(7, milliseconds(7'000), true), "7s 8s session") << "it may wait for locks";
+  EXPECT_EQ(Of(9, milliseconds(7'000), true), "7s 4s session") << "it may wait for locks";
+}
+
+// They may be taken away while the connection lives.
+TEST_F(LimitTrap, LimitsOfTheServersConfigurationAreNotCountedOn) {
+  const auto set = [this](const std::string& value) {
+    cluster_.Sql("ALTER SYSTEM SET lock_timeout = '" + value + "'");
+    cluster_.Sql("SELECT pg_reload_conf()");
+    Await("SELECT current_setting('lock_timeout') = '" + value + "'");
+  };
+  set("2s");
+  Standing("-c application_name=anew");
+  EXPECT_EQ(Of(1, milliseconds(7'000), true), "7s 8s session");
+  set("0");
+}
+
+// The server has taken back what it held before we clean it.
+TEST_F(LimitTrap, FailedBlockHoldsNoRow) {
+  Standing("-c lock_timeout=2s");
+  WorkRequest request;
+  request.one_statement = request.last = true;
+  EXPECT_TRUE(DoIn(
+      1,
+      [this](Session* session) -> std::optional<Refusal> {
+        const Granted<Answer> answer = PostgresResourceManager::Run(
+            session,
+            "WITH taken AS (UPDATE account SET balance = 0 WHERE id = 1 RETURNING balance)"
+            " SELECT 1 / balance FROM taken",
+            {});
+        EXPECT_FALSE(answer.ok());
+        cluster_.Sql("SET lock_timeout = 1000; " + TakeSql(1));
+        return answer.refusal();
+      },
+      0, request));
+  EXPECT_EQ(Balance(1), 99);
 }
 
 // The only statement of a branch, and PREPARE behind it in the same round trip.
