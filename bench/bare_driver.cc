@@ -14,6 +14,7 @@
 #include <libpq-fe.h>
 
 #include "bench/rounds.h"
+#include "bench/split.h"
 #include "common/program.h"
 
 DEFINE_string(databases, "", "libpq connection strings, separated by ';'");
@@ -72,22 +73,12 @@ class Server {
   PGconn* connection_;
 };
 
-std::vector<std::string> Split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t from = 0; from <= text.size();) {
-    const std::size_t end = std::min(text.find(';', from), text.size());
-    if (end > from) parts.push_back(text.substr(from, end - from));
-    from = end + 1;
-  }
-  return parts;
-}
-
 class BareClient : public RoundClient {
  public:
   explicit BareClient(int number)
       : random_(static_cast<unsigned>(number) + 1),
         gid_("'bare:" + std::to_string(getpid()) + ":" + std::to_string(number) + ":") {
-    for (const std::string& conninfo : Split(FLAGS_databases)) servers_.emplace_back(conninfo);
+    for (const std::string& conninfo : Split(FLAGS_databases, ';')) servers_.emplace_back(conninfo);
   }
 
   bool Transact(const std::string& mode) override {

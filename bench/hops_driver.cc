@@ -16,7 +16,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -34,6 +36,7 @@
 #include <libpq-fe.h>
 
 #include "bench/rounds.h"
+#include "bench/split.h"
 #include "common/program.h"
 
 DEFINE_string(databases, "", "libpq connection strings, separated by ';'");
@@ -145,16 +148,6 @@ struct Listening {
   int socket;
   sockaddr_in address{};
 };
-
-std::vector<std::string> Split(std::string_view text, char at) {
-  std::vector<std::string> parts;
-  for (std::size_t from = 0; from < text.size();) {
-    const std::size_t end = std::min(text.find(at, from), text.size());
-    if (end > from) parts.emplace_back(text.substr(from, end - from));
-    from = end + 1;
-  }
-  return parts;
-}
 
 // Participant: "W ROW AMOUNT GID" works and prepares, "F GID GID ..." finishes.
 class HopsParticipant {

@@ -80,8 +80,10 @@ class Servers:
 
     def conninfos(self):
         """One for each database, alternating between servers. A lock that is not had within
-        two seconds ends a transaction, in whatever driver: two servers see no deadlock."""
-        return [c.conninfo(name, options="'-c lock_timeout=2000 -c idle_in_transaction_session_timeout=4500'")
+        two seconds ends a transaction, in whatever driver: two servers see no deadlock. Both
+        limits are shorter than those of a branch, which then sets none (docs/participants.md)."""
+        limits = "'-c lock_timeout=2000 -c idle_in_transaction_session_timeout=4500'"
+        return [c.conninfo(name, options=limits)
                 for name in self.names for c in self.clusters]
 
     def pids(self):

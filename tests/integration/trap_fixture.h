@@ -192,14 +192,14 @@ class TrapTest : public testing::Test {
       std::this_thread::sleep_for(milliseconds(5));
     }
   }
-  // Every commit waits for a standby that does not exist; or no more.
-  void SetWaitForStandby(bool on) {
-    cluster_.Sql(std::string("ALTER SYSTEM SET synchronous_standby_names = '") +
-                 (on ? "nobody" : "") + "'");
+  // A setting of the server's configuration; returns when new sessions have it.
+  void Configure(const std::string& setting, const std::string& value) {
+    cluster_.Sql("ALTER SYSTEM SET " + setting + " = '" + value + "'");
     cluster_.Sql("SELECT pg_reload_conf()");
-    Await(std::string("SELECT current_setting('synchronous_standby_names') = '") +
-          (on ? "nobody'" : "'"));
+    Await("SELECT current_setting('" + setting + "') = '" + value + "'");
   }
+  // Every commit waits for a standby that does not exist; or no more.
+  void SetWaitForStandby(bool on) { Configure("synchronous_standby_names", on ? "nobody" : ""); }
 
   PrivateCluster cluster_;
   std::unique_ptr<PostgresResourceManager> manager_;

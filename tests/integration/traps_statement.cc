@@ -275,15 +275,10 @@ TEST_F(LimitTrap, DeadlineUnlessTheConnectionBringsLess) {
 
 // They may be taken away while the connection lives.
 TEST_F(LimitTrap, LimitsOfTheServersConfigurationAreNotCountedOn) {
-  const auto set = [this](const std::string& value) {
-    cluster_.Sql("ALTER SYSTEM SET lock_timeout = '" + value + "'");
-    cluster_.Sql("SELECT pg_reload_conf()");
-    Await("SELECT current_setting('lock_timeout') = '" + value + "'");
-  };
-  set("2s");
+  Configure("lock_timeout", "2s");
   Standing("-c application_name=anew");
   EXPECT_EQ(Of(1, milliseconds(7'000), true), "7s 8s session");
-  set("0");
+  Configure("lock_timeout", "0");
 }
 
 // The server has taken back what it held before we clean it.
