@@ -1,6 +1,6 @@
 // A coordinator without the network behind it: the real machine, monitor, crew and log (real
 // writes, real fdatasync), and participants that vote and acknowledge in memory, at once.
-// Refuses to know who asks. docs/performance.md, "The coordinator alone".
+// Refuses to know who asks. docs/performance.md, "How it is measured".
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
 // Connections to coordinators and participants: framed, compact, one call at a time each, and
-// where Thrift's exceptions end. Knows no transaction. docs/architecture.md, "The wire".
+// where Thrift's exceptions end. Knows no transaction. docs/protocol.md, "Messages".
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // The message authentication code of a vote that a client carries (early prepare): made by the
-// participant, checked by the coordinator. Knows no wire type. docs/protocol.md, "early prepare".
+// participant, checked by the coordinator. Knows no wire type. docs/protocol.md, "Messages".
 #pragma once
 
 #include <cstdint>

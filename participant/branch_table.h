@@ -1,6 +1,6 @@
 // BranchTable: the rules of a participant. Which work may be done, which branch may be prepared,
-// what a finish does to it, and when a branch is rolled back (laws L8-L13 of docs/protocol.md,
-// "Participant"). Knows neither wire nor PostgreSQL nor time: it drives a ResourceManager and is
+// what a finish does to it, and when a branch is rolled back (docs/protocol.md, "States", and
+// "Laws" L8-L13). Knows neither wire nor PostgreSQL nor time: it drives a ResourceManager and is
 // given a clock and random numbers, so that the simulator runs this very code.
 #pragma once
 

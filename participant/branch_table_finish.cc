@@ -1,5 +1,5 @@
 // BranchTable: what a finish does to a branch, prepared or not (laws L8, L11, L13, L14). Work and
-// prepare, and how branches end, are in branch_table.cc. docs/protocol.md, "Participant".
+// prepare, and how branches end, are in branch_table.cc. docs/protocol.md, "States".
 #include <algorithm>
 
 #include "common/check.h"

@@ -1,5 +1,5 @@
 // CoordinatorLink: a participant's bond to one coordinator: enrolment, for ever, and inquiries.
-// The one place of a participant that calls a coordinator. docs/protocol.md, "Enrolment".
+// The one place of a participant that calls a coordinator. docs/protocol.md, "Messages".
 #pragma once
 
 #include <atomic>

@@ -1,6 +1,6 @@
 // What a database's memory proves about a branch whose GID is gone (law L13), as pure rules:
 // they are given what was read and say what follows. Knows no connection.
-// docs/protocol.md, "Evidence".
+// docs/protocol.md, "Laws".
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // A connection to PostgreSQL that never reconnects, seen from both sides: libpq for what
 // libpqxx can't say (pipelines, command tags, SQLSTATE of warnings), libpqxx for application
-// code. Knows no branch and no GID. docs/participants.md, "Connections".
+// code. Knows no branch and no GID. docs/participants.md, "What the server must be".
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,5 @@
 // SQLSTATE to Refusal: what PostgreSQL's errors mean to a transaction. Decides by code, never by
-// text: messages are translated. The table is in docs/protocol.md, "SQLSTATEs".
+// text: messages are translated.
 #pragma once
 
 #include <exception>

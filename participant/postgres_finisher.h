@@ -1,6 +1,6 @@
 // Phase two in PostgreSQL: COMMIT PREPARED and ROLLBACK PREPARED over a few connections of their
 // own, the comparison of xids, and the evidence when a GID is gone (laws L13a-d). Knows no branch
-// table: it is given orders. docs/protocol.md, "Evidence".
+// table: it is given orders. docs/protocol.md, "Laws".
 #pragma once
 
 #include <chrono>

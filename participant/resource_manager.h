@@ -1,6 +1,6 @@
 // ResourceManager: what a participant needs of a database that can prepare transactions. Two
 // lives: PostgreSQL (participant/postgres.h) and a simulated one (tests/simulation); one
-// contract test runs on both. Knows no SQL, wire or coordinator. docs/protocol.md, "Participant".
+// contract test runs on both. Knows no SQL, wire or coordinator. docs/protocol.md, "States".
 #pragma once
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // Sweep: recovery of a participant, for ever (laws L8 and L14). Finds prepared branches that
 // nobody here looks after, says which to ask the coordinator about, and settles what it
 // answered. Knows no wire and no thread; the simulator runs it too.
-// docs/protocol.md, "Recovery of a participant".
+// docs/protocol.md, "Laws".
 #pragma once
 
 #include <chrono>

@@ -135,7 +135,7 @@ exception Refused {
 /**
  * A participant's word. PREPARED carries the evidence by which the branch is recognised
  * for ever: PostgreSQL's 64-bit transaction id, the timeline and the WAL position after
- * PREPARE. For `mac` see docs/protocol.md, "early prepare".
+ * PREPARE. For `mac` see early prepare in docs/protocol.md, "Messages".
  */
 struct Vote {
   1: required Ballot ballot,

@@ -1,6 +1,6 @@
 // A listener: one Thrift service on one port, with limits. A thread per connection, framed,
 // compact; measured to be the cheapest for many short calls. Knows no service.
-// docs/architecture.md, "The wire".
+// docs/operations.md, "Slow and greedy callers".
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // troth-jepsen-delay: holds every packet of a netfilter queue for a while; with jitter they also
-// overtake each other. For kernels without netem. jepsen/README.md, "Faults".
+// overtake each other. For kernels without netem. jepsen/README.md, "jepsen/run".
 #include <arpa/inet.h>
 #include <linux/netfilter.h>
 #include <poll.h>

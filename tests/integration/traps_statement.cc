@@ -1,5 +1,5 @@
 // Traps of work that is one statement, sent together with the opening of its branch.
-// docs/participants.md, "Connections".
+// docs/traps.md, "Work and PREPARE".
 #include <sys/socket.h>
 #include <unistd.h>
 

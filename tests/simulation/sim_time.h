@@ -1,5 +1,5 @@
 // The time of a simulated cluster: a clock that goes on only when the next thing happens, and what
-// is going to happen. Knows nobody to whom it does. docs/testing.md, "Simulation".
+// is going to happen. Knows nobody to whom it does. docs/testing.md, "The simulator".
 #pragma once
 
 #include <algorithm>

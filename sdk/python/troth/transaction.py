@@ -1,6 +1,6 @@
 """One transaction as its application sees it: work at participants, then commit or abort. Numbers
 the work, carries the marks, builds the list of participants, tells the outcome. Refuses to know
-what the work does. docs/protocol.md, "The plain flow"."""
+what the work does. docs/protocol.md, "Messages"."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The rules of a participant: which work may be done, which branch may be prepared, what a finish
-does to it, when a branch is rolled back (laws L8-L13 of docs/protocol.md, "Participant"). Knows
+does to it, when a branch is rolled back (docs/protocol.md, "States", and "Laws" L8-L13). Knows
 neither wire nor PostgreSQL. The rules are those of participant/branch_table.cc, word by word."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a database's memory proves about a branch whose GID is gone (law L13), as pure rules: they
 are given what was read and say what follows. Knows no connection. The rules are those of
-participant/evidence.h. docs/protocol.md, "Evidence"."""
+participant/evidence.h. docs/protocol.md, "Laws"."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """A participant's bond to one coordinator: enrolment, for ever, and inquiries. The one place of a
-participant that calls a coordinator. docs/protocol.md, "Enrolment"."""
+participant that calls a coordinator. docs/protocol.md, "Messages"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Recovery of a participant, for ever (laws L8 and L14). Finds prepared branches that nobody here
 looks after, says which to ask the coordinator about, and settles what it answered. Knows no wire
-and no thread. docs/protocol.md, "Recovery of a participant"."""
+and no thread. docs/protocol.md, "Laws"."""
 
 from __future__ import annotations
 
