@@ -77,9 +77,12 @@ class Client {
   // is not this coordinator's transaction. An Outcome of kind kPending: not decided yet.
   Result<Outcome> AskOutcome(const std::string& transaction_id, std::int64_t wait_ms);
 
-  // What became of the transaction with this business key. kPending with an empty id: none yet.
+  // What became of the transaction with this business key. kPending with an empty id: none yet, or
+  // none that is still kept (the coordinator's outcome retention, 24 h).
   Result<Outcome> AskOutcomeOfKey(const std::string& key, std::int64_t timeout_ms);
-  // Closes a business key for ever: durable on return, commits with it are refused from now on.
+  // Closes a business key, unless a transaction bears it: then its outcome. kAborted: closed, and
+  // durable; commits with it are refused for as long as keys are kept (the coordinator's outcome
+  // retention, 24 h). kPending: a commit with it is in flight; not closed, ask again.
   Result<Outcome> CloseKey(const std::string& key, std::int64_t timeout_ms);
 
   // Where participants are; all that are registered when `names` is empty.

@@ -29,7 +29,8 @@ struct TransactionOptions {
   std::optional<wire::Isolation::type> isolation;
   // Every branch is opened read-only.
   bool read_only = false;
-  // Business key, at most 128 bytes: at most one committed transaction ever bears it.
+  // Business key, at most 128 bytes: at most one committed transaction bears it while keys are
+  // kept (the coordinator's outcome retention, 24 h). Repeat nothing under a key later than that.
   std::string key;
   // W3C Trace Context header, passed on to every party.
   std::string traceparent;

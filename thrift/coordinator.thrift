@@ -90,7 +90,11 @@ struct CommitRequest {
   /** Milliseconds left; after it an undecided transaction is aborted. */
   3: required i64 deadline_ms,
   4: required Wait wait,
-  /** Business key (at most 128 bytes): at most one committed transaction ever bears it. */
+  /**
+   * Business key (at most 128 bytes): at most one committed transaction bears it, for as long as
+   * keys are kept (--outcome_retention_ms, 24 h). After that it is free again: repeat nothing under
+   * a key later than that, and use none twice.
+   */
   5: optional string key,
   6: optional string traceparent,
 }
@@ -141,12 +145,17 @@ service Coordinator {
       throws (1: troth.Refused refused),
 
   /**
-   * Outcome of the transaction committed, or in flight, under a business key. PENDING with
-   * an empty transaction_id means *none yet*, never aborted.
+   * Outcome of the transaction committed, or in flight, under a business key; of a closed key
+   * ABORTED, reason KEY_TAKEN. PENDING with an empty transaction_id means *none known*, never
+   * aborted: none yet, or so long ago that the key is no longer kept.
    */
   Outcome outcome_of_key(1: string key) throws (1: troth.Refused refused),
 
-  /** Closes a key for ever: durable on return, any later commit with it is refused. */
+  /**
+   * Closes a key, unless a transaction bears it, and answers as `outcome_of_key` then does.
+   * ABORTED: closed, and durable; a commit with it is refused for as long as keys are kept.
+   * PENDING: a commit with it is in flight, and the key is not closed; ask again.
+   */
   Outcome close_key(1: string key) throws (1: troth.Refused refused),
 
   /** Where participants are; all of them when `names` is empty. */
@@ -247,7 +256,7 @@ struct ParticipantStatus {
 
 struct CoordinatorStatus {
   1: required troth.Sender sender,
-  /** `serving`, `draining`, `log-suspect`, `log-full`. */
+  /** `opening`, `serving`, `draining`, `log-suspect`, `log-full`. */
   2: required string state,
   3: optional string why,
   4: required i64 in_flight,

@@ -138,12 +138,15 @@ class Client:
                                     lambda c: c.outcome(transaction_id, min(wait_ms, 30_000))))
 
     def outcome_of_key(self, key: str, timeout_ms: int = 1_000) -> Outcome:
-        """Of the transaction with this business key. PENDING with an empty id: none yet."""
+        """Of the transaction with this business key. PENDING with an empty id: none yet, or none
+        that is still kept (the coordinator's outcome retention, 24 h)."""
         self._check_process()
         return outcome_of(self._ask(Deadline.after(timeout_ms), lambda c: c.outcome_of_key(key)))
 
     def close_key(self, key: str, timeout_ms: int = 1_000) -> Outcome:
-        """Closes a business key for ever: durable on return."""
+        """Closes a business key, unless a transaction bears it: then its outcome. ABORTED: closed,
+        and durable; commits with it are refused for as long as keys are kept (the coordinator's
+        outcome retention, 24 h). PENDING: a commit with it is in flight; not closed, ask again."""
         self._check_process()
         return outcome_of(self._ask(Deadline.after(timeout_ms), lambda c: c.close_key(key)))
 

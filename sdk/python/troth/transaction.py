@@ -42,7 +42,7 @@ class Wait(enum.Enum):
 class TransactionOptions:
     isolation: int | None = None  # troth.wire.values.ttypes.Isolation, of every branch
     read_only: bool = False  # every branch is opened read-only
-    key: str = ""  # business key: at most one committed transaction ever bears it
+    key: str = ""  # business key: at most one committed transaction bears it while keys are kept
     traceparent: str = ""
     wait: Wait = Wait.APPLIED
 
