@@ -40,7 +40,8 @@ DEFINE_int32(max_per_certificate, 0,
              "--max_clients");
 DEFINE_int32(max_peers, 256, "connections of participants at once");
 DEFINE_int64(idle_ms, 300000, "a connection silent for so long is closed");
-DEFINE_int64(lease_ms, 30000, "length of a lease of ids; also the longest a transaction may last");
+DEFINE_int64(lease_ms, 30000,
+             "length of a lease of ids; also the longest a transaction may last, up to 30 s");
 DEFINE_int64(record_retention_ms, 600000, "how long an ended commit record is kept whole");
 DEFINE_uint64(record_retention_bytes, 64u << 20, "bound on ended commit records kept whole");
 DEFINE_int64(outcome_retention_ms, 86400000, "how long an outcome can be asked for");

@@ -18,7 +18,8 @@ namespace py troth.wire.values
 /**
  * Version of this contract. Each side says its own in the first call on a connection
  * (`hello`, `enroll`). A side that gets another version answers with
- * Refused(VERSION_MISMATCH), naming both, and does nothing else on that connection.
+ * Refused(VERSION_MISMATCH), naming both. To make that call, and to give the connection up after
+ * such an answer, is the caller's duty: nothing enforces it.
  */
 const i32 PROTOCOL_VERSION = 1
 
