@@ -154,15 +154,14 @@ Attempt RunOnce(Client& client, const TransactionOptions& options,
     return attempt;
   }
   const Status done = body(*transaction);
-  if (!done.ok() && !transaction->failure()) {
-    // The body's own error: its transaction did nothing wrong.
-    transaction->Abort();
-    Failure failure;
-    failure.message = done.message();
-    attempt.outcome = Outcome::Aborted(transaction->id(), std::move(failure));
+  // The body's own error: its transaction did nothing wrong.
+  const bool own_error = !done.ok() && !transaction->failure();
+  if (own_error) transaction->Abort();
+  attempt.outcome = transaction->Commit(wait);  // aborts if work failed; or tells how it ended
+  if (own_error && attempt.outcome.kind == Outcome::Kind::kAborted) {
+    attempt.outcome.failure.message = done.message();
     return attempt;
   }
-  attempt.outcome = transaction->Commit(wait);  // aborts if work failed
   attempt.repeat =
       attempt.outcome.kind == Outcome::Kind::kAborted && attempt.outcome.failure.retryable;
   return attempt;

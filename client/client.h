@@ -123,10 +123,11 @@ struct RetryOptions {
   std::int64_t max_overloaded_backoff_ms = 2'000;
 };
 
-// Runs `body` in a transaction and commits it; repeats the *whole* transaction, under a new id,
-// while it ends aborted for a reason that may pass (conflicts, a participant that is away, no
-// id to be had). An error that `body` returns and that is not its transaction's own aborts and
-// is not repeated. An unknown outcome is never repeated: the first may have committed.
+// Runs `body` in a transaction and commits it, unless `body` has ended it; repeats the *whole*
+// transaction, under a new id, while it ends aborted for a reason that may pass (conflicts, a
+// participant that is away, no id to be had). An error that `body` returns and that is not its
+// transaction's own aborts and is not repeated. An unknown outcome is never repeated: the first may
+// have committed.
 Outcome RunTransaction(Client& client, const TransactionOptions& options,
                        const std::function<Status(Transaction&)>& body, Wait wait = Wait::kApplied,
                        const RetryOptions& retry = {});

@@ -122,7 +122,7 @@ CallReport Connection::Run(std::int64_t timeout_ms, const std::function<void()>&
     report.end = CallReport::End::kUnanswered;
     report.error = address_.ToString() + " sent what is no reply: " + e.what();
   } catch (const apache::thrift::TApplicationException& e) {
-    report.end = CallReport::End::kUnanswered;
+    report.end = CallReport::End::kOtherFault;
     report.error = address_.ToString() + " could not handle the call: " + e.what();
   } catch (const TException& e) {
     report.end = CallReport::End::kOtherFault;

@@ -198,6 +198,14 @@ Outcome Transaction::Rep::AfterRefusal(const wire::Refused& refusal, bool heard)
       deadline, [&](wire::CoordinatorClient& coordinator) { coordinator.outcome(outcome, id, 0); });
   if (!report.ok()) return Unknown(refusal.message);
   Outcome told = Outcome::FromWire(outcome);
+  if (foreign && told.ok()) {  // that is not what was asked for here
+    Outcome unknown = Unknown(refusal.message);
+    unknown.failure.reason = refusal.reason;
+    unknown.failure.message =
+        id + " was committed with another list of participants: two callers " +
+        "used one id. What became of the work done here is told by no outcome";
+    return unknown;
+  }
   return told.final() ? told : Unknown(refusal.message);
 }
 
@@ -246,6 +254,13 @@ Outcome Transaction::Rep::AskCommit(Wait wait) {
     // Repeating is safe: the same list gives the same answer.
     std::this_thread::sleep_for(std::chrono::milliseconds(std::min(left_ms, backoff.NextMs())));
   }
+}
+
+void Transaction::Rep::Ended(const Outcome& as, std::int64_t end_ms) {
+  TellIfSlow(as, end_ms);
+  Forget();
+  MutexLock lock(&mutex);
+  outcome = as;
 }
 
 void Transaction::Rep::TellIfSlow(const Outcome& outcome, std::int64_t end_ms) {
@@ -353,7 +368,8 @@ Outcome Transaction::Commit(Wait wait) {
   bool empty;
   {
     MutexLock lock(&rep.mutex);
-    TROTH_CHECK(!rep.ended);
+    TROTH_CHECK(!rep.ended || rep.outcome.has_value());  // two threads at once: a programmer error
+    if (rep.ended) return *rep.outcome;
     rep.ended = true;
     if (!rep.failure && !rep.branches.empty() && rep.deadline.passed()) {
       rep.failure = MakeFailure(wire::Reason::DEADLINE,
@@ -375,23 +391,23 @@ Outcome Transaction::Commit(Wait wait) {
   } else {
     outcome = rep.AskCommit(wait);
   }
-  rep.TellIfSlow(outcome, end_ms);
-  rep.Forget();
+  rep.Ended(outcome, end_ms);
   return outcome;
 }
 
 void Transaction::Abort() {
   Rep& rep = *rep_;
   if (!rep.core->OfThisProcess()) return;
+  Failure why = MakeFailure(wire::Reason::APPLICATION, "the application aborted it", false, "");
   {
     MutexLock lock(&rep.mutex);
     if (rep.ended) return;
     rep.ended = true;
+    if (rep.failure) why = *rep.failure;
   }
   const std::int64_t end_ms = BootMs();
   rep.SendAbort();
-  rep.TellIfSlow(Outcome::Aborted(rep.id, {}), end_ms);
-  rep.Forget();
+  rep.Ended(Outcome::Aborted(rep.id, std::move(why)), end_ms);
 }
 
 }  // namespace troth

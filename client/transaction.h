@@ -82,7 +82,8 @@ class Transaction {
 
   // Commits, unless a piece of work failed: then aborts. Repeats the call until the deadline
   // when the coordinator does not answer; returns a little after it at the latest
-  // (ClientOptions::grace_ms; up to a second when it aborts). To be called once.
+  // (ClientOptions::grace_ms; up to a second when it aborts). Called again, or after Abort, it only
+  // tells what the transaction ended as.
   Outcome Commit(Wait wait = Wait::kApplied);
 
   // Aborts. Binding for every branch at once where the coordinator can be reached within a

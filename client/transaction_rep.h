@@ -52,7 +52,9 @@ struct Transaction::Rep {
   // The coordinator refused a commit; `heard` if an earlier call was sent and not answered.
   Outcome AfterRefusal(const wire::Refused& refusal, bool heard);
   Outcome Unknown(std::string why) const;
-  // Tells ClientOptions::on_slow if the transaction was slow. `end_ms`: when its end was asked for.
+  // The end of Commit and Abort; `end_ms`: when it was asked for.
+  void Ended(const Outcome& as, std::int64_t end_ms) TROTH_EXCLUDES(mutex);
+  // Tells ClientOptions::on_slow if the transaction was slow.
   void TellIfSlow(const Outcome& outcome, std::int64_t end_ms) TROTH_EXCLUDES(mutex);
 
   ClientCore* const core;
@@ -63,6 +65,7 @@ struct Transaction::Rep {
 
   Mutex mutex;
   bool ended TROTH_GUARDED_BY(mutex) = false;
+  std::optional<Outcome> outcome TROTH_GUARDED_BY(mutex);  // what it ended as
   std::optional<Failure> failure TROTH_GUARDED_BY(mutex);
   std::map<std::string, BranchState> branches TROTH_GUARDED_BY(mutex);
 };

@@ -163,14 +163,9 @@ void CommitProtocol::BeginPreparing(const CommitAsked& e, std::uint32_t list) {
   AddWaiter(tx, Waiter{e.token, e.wait_applied ? Waiter::kApplied : Waiter::kDecided, e.deadline});
 
   if (!e.key.empty()) {
-    const auto known = state_.FindKey(e.key);
-    auto flying = keys_in_flight_.find(e.key);
-    if (known || flying != keys_in_flight_.end() || keys_closing_.contains(e.key)) {
-      BecomeAborted(tx, Refusal{Reason::kKeyTaken, false,
-                                "business key '" + e.key +
-                                    "' belongs to another transaction or "
-                                    "is closed",
-                                "", ""});
+    if (const std::string holder = HolderOf(e.key); !holder.empty()) {
+      BecomeAborted(
+          tx, Refusal{Reason::kKeyTaken, false, "business key '" + e.key + "' " + holder, "", ""});
       return;
     }
     tx->second.key = e.key;

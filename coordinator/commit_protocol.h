@@ -201,6 +201,8 @@ class CommitProtocol {
   void ReplyKind(ReplyToken token, OutcomeKind kind, const LocalId& id, Refusal refusal = {});
   void Refuse(ReplyToken token, Reason reason, std::string message, bool retryable = false);
   bool RefuseWithoutRoom(ReplyToken token);
+  // Why no other transaction may bear this key, to follow its name; empty: one may.
+  std::string HolderOf(const std::string& key) const;
   void ReplyResolved(ReplyToken token, const TransactionId& id);
   void AddWaiter(Transactions::iterator tx, Waiter waiter);
   void ServeLeases();

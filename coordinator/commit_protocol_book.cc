@@ -136,7 +136,8 @@ void CommitProtocol::ServeLeases() {
     const WaitingLease waiting = waiting_leases_.front();
     waiting_leases_.pop_front();
     const LeaseBook::Grant grant = leases_.GrantBlock(waiting.count, now_);
-    out_->push_back(ReplyLease{waiting.token, epoch_, grant.first, grant.count, grant.end_ms});
+    out_->push_back(
+        ReplyLease{waiting.token, epoch_, grant.first, grant.count, now_, grant.end_ms});
   }
   ReserveAhead();
 }
@@ -284,6 +285,17 @@ void CommitProtocol::AddWaiter(Transactions::iterator tx, Waiter waiter) {
   }
   tx->second.waiters.push_back(waiter);
   At(waiter.until, Timer{Timer::kDeadline, tx->first, 0});
+}
+
+std::string CommitProtocol::HolderOf(const std::string& key) const {
+  const auto of = [this](const LocalId& id) {
+    return "belongs to transaction " + Full(id).ToString() + ": ask for the outcome of the key";
+  };
+  const auto known = state_.FindKey(key);
+  if ((known && known->closed) || keys_closing_.contains(key)) return "is closed";
+  if (known) return of(known->id);
+  const auto flying = keys_in_flight_.find(key);
+  return flying == keys_in_flight_.end() ? "" : of(flying->second);
 }
 
 void CommitProtocol::On(const KeyAsked& e) {

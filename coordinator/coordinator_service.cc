@@ -249,7 +249,7 @@ class ClientHandler : public wire::CoordinatorIf {
     reply.prefix = rep_->options.coordinator_id + "." + lease.epoch.ToString() + ".";
     reply.first = static_cast<std::int64_t>(lease.first);
     reply.count = static_cast<std::int32_t>(lease.count);
-    reply.ends_in_ms = std::max<RunningMs>(lease.end - rep_->coordinator->Now(), 0);
+    reply.ends_in_ms = lease.end - lease.granted;
   }
 
   void commit(wire::Outcome& reply, const wire::CommitRequest& request) override {

@@ -76,7 +76,7 @@ struct ReplyLease {
   Epoch epoch;
   std::uint64_t first = 0;
   std::uint32_t count = 0;
-  RunningMs end = 0;
+  RunningMs granted = 0, end = 0;
 };
 struct ReplyEnrolled {
   ReplyToken token = 0;

@@ -23,7 +23,9 @@ DEFINE_string(from, "", "transfer: account that pays, as in east/17");
 DEFINE_string(to, "", "transfer: account that is paid, as in west/99");
 DEFINE_string(amount, "", "transfer: how much, in minor units, above 0");
 DEFINE_string(note, "", "transfer: for the ledgers");
-DEFINE_string(key, "", "transfer: business key; a second transfer with it is refused");
+DEFINE_string(
+    key, "",
+    "transfer: business key; a second transfer with it is refused. outcome: of the one with it");
 DEFINE_bool(early, false, "transfer, load: prepare with the last work (early prepare)");
 DEFINE_bool(decided, false, "transfer, load: answer when decided, not when applied");
 DEFINE_int64(accounts, 100, "init, load: accounts in each branch, numbered from 1");
@@ -47,6 +49,8 @@ constexpr char kUsage[] =
     "  bank transfer east/17=-8 west/99=5 north/4=3           any number of legs\n"
     "  bank balance east/17 west/99                           read in one transaction\n"
     "  bank outcome ID                                        what became of a transaction\n"
+    "  bank outcome --key KEY                                 or of the one with this business "
+    "key\n"
     "  bank load --clients 8 --seconds 10 --journal FILE      random transfers\n"
     "  bank audit --journal FILE                              when nobody transfers\n"
     "\n"
@@ -84,10 +88,26 @@ int SayOutcome(const Outcome& outcome) {
                    outcome.failure.message);
       }
       return Say(kAborted, outcome.ToString());
+    case Outcome::Kind::kExpired: return Say(kUnknown, outcome.ToString());
     default:
       return Say(kUnknown, outcome.ToString() + "\nbank: ask again: bank outcome " +
-                               outcome.transaction_id + " --coordinator " + FLAGS_coordinator);
+                               (outcome.transaction_id.empty() ? "--key '" + FLAGS_key + "'"
+                                                               : outcome.transaction_id) +
+                               " --coordinator " + FLAGS_coordinator);
   }
+}
+
+// What became of a transaction that was asked for before, by id or, without one, by --key. Nothing
+// that keeps us from knowing says anything of it.
+int TellOutcome(Client& client, const std::string& id) {
+  const auto outcome = id.empty() ? client.AskOutcomeOfKey(FLAGS_key, FLAGS_deadline_ms)
+                                  : client.AskOutcome(id, FLAGS_deadline_ms);
+  if (!outcome.ok()) {
+    return Say(outcome.status().code() == Code::kInvalid ? kWrong : kUnknown,
+               outcome.status().message());
+  }
+  if (outcome->kind == Outcome::Kind::kAborted) return Say(kAborted, outcome->ToString());
+  return SayOutcome(*outcome);
 }
 
 std::vector<std::string> Split(const std::string& text) {
@@ -181,9 +201,16 @@ int Transfer(Client& client, const std::vector<std::string>& arguments) {
     legs.push_back(*std::move(leg));
   }
   if (const Status wrong = Arrange(&legs); !wrong.ok()) return SayStatus(wrong);
-  return SayOutcome(Run(client, [&](Transaction& transaction) {
+  const Outcome outcome = Run(client, [&](Transaction& transaction) {
     return DoTransfer(transaction, legs, FLAGS_note, FLAGS_early);
-  }));
+  });
+  if (outcome.kind != Outcome::Kind::kAborted ||
+      outcome.failure.reason != wire::Reason::KEY_TAKEN) {
+    return SayOutcome(outcome);
+  }
+  // Asked for a second time, most likely: the first is what counts.
+  std::cerr << "bank: " << outcome.failure.message << "\n";
+  return TellOutcome(client, "");
 }
 
 int Balance(Client& client, const std::vector<std::string>& arguments) {
@@ -222,12 +249,10 @@ int Balance(Client& client, const std::vector<std::string>& arguments) {
 }
 
 int AskOutcome(Client& client, const std::vector<std::string>& arguments) {
-  if (arguments.size() != 1) return Say(kWrong, "outcome of which transaction? bank outcome ID");
-  const auto outcome = client.AskOutcome(arguments[0], FLAGS_deadline_ms);
-  if (!outcome.ok()) return SayStatus(outcome.status());
-  if (!outcome->final()) return Say(kUnknown, outcome->ToString());
-  std::cout << outcome->ToString() << "\n";
-  return kDone;
+  if (arguments.size() + (FLAGS_key.empty() ? 0 : 1) != 1) {
+    return Say(kWrong, "outcome of which transaction? bank outcome ID, or bank outcome --key KEY");
+  }
+  return TellOutcome(client, arguments.empty() ? "" : arguments[0]);
 }
 
 int Load(Client& client) {

@@ -299,6 +299,77 @@ TEST_F(ClientTest, RunTransactionDoesNotRepeatWhatWillNotPass) {
   EXPECT_EQ(runs, 2);
 }
 
+TEST_F(ClientTest, ABodyMayEndItsTransaction) {
+  const auto run = [&](const std::function<Status(Transaction&)>& end) {
+    return RunTransaction(*client_, {}, [&](Transaction& tx) {
+      Status done = Apply(tx, "east");
+      if (done.ok()) done = end(tx);
+      return done;
+    });
+  };
+  const Status own(Code::kInvalid, "the body's own");
+  Outcome outcome = run([&](Transaction& tx) { return tx.Commit().ok() ? OkStatus() : own; });
+  EXPECT_EQ(outcome.kind, Kind::kCommitted);
+  outcome = run([&](Transaction& tx) { return tx.Commit().ok() ? own : OkStatus(); });
+  EXPECT_EQ(outcome.kind, Kind::kCommitted) << "whatever the body says afterwards";
+  EXPECT_EQ(coordinator_.commits, 2);
+  outcome = run([](Transaction& tx) {
+    tx.Abort();
+    return OkStatus();
+  });
+  EXPECT_EQ(outcome.kind, Kind::kAborted);
+  EXPECT_FALSE(outcome.failure.retryable);
+  EXPECT_EQ(coordinator_.commits, 2);
+
+  // As one does it whose work failed: repeated as if the body had left the end to us.
+  east_.apply = [&](bank::ApplyReply& reply, const wire::Context& context) {
+    if (east_.applies == 4) throw MakeRefused(wire::Reason::CONFLICT, "deadlock", true);
+    east_.Answer(reply, context);
+  };
+  outcome = RunTransaction(*client_, {}, [](Transaction& tx) {
+    Status done = Apply(tx, "east");
+    if (!done.ok()) tx.Abort();
+    return done;
+  });
+  EXPECT_EQ(outcome.kind, Kind::kCommitted);
+  EXPECT_EQ(east_.applies, 5);
+}
+
+// An error in the service's code comes again: nothing is gained by repeating it.
+TEST_F(ClientTest, WhatAServiceCannotHandleIsNotRepeated) {
+  east_.apply = [](auto&, const auto&) -> void {
+    throw std::runtime_error("a bug of the service");
+  };
+  const Outcome outcome =
+      RunTransaction(*client_, {}, [](Transaction& tx) { return Apply(tx, "east"); });
+  EXPECT_EQ(outcome.kind, Kind::kAborted);
+  EXPECT_EQ(outcome.failure.reason, wire::Reason::APPLICATION);
+  EXPECT_THAT(outcome.failure.message, HasSubstr("could not handle the call"));
+  EXPECT_EQ(east_.applies, 1);
+}
+
+// Two callers with one id: what is committed is the other's list, which says nothing of our work.
+TEST_F(ClientTest, TheOutcomeOfAnotherListIsNotOurs) {
+  coordinator_.commit = [](auto&, const auto&) -> void {
+    throw MakeRefused(wire::Reason::OTHER_PARTICIPANTS, "bound to another list");
+  };
+  wire::OutcomeKind::type kind = wire::OutcomeKind::COMMITTED;
+  coordinator_.outcome = [&](wire::Outcome& reply, const auto& id, auto) {
+    reply.kind = kind;
+    reply.transaction_id = id;
+  };
+  const auto end = [&] {
+    Result<Transaction> tx = client_->Begin();
+    EXPECT_TRUE(Apply(*tx, "east").ok());
+    return tx->Commit();
+  };
+  const Outcome outcome = end();
+  EXPECT_EQ(outcome.kind, Kind::kUnknown);
+  EXPECT_THAT(outcome.ToString(), HasSubstr("another list of participants"));
+  kind = wire::OutcomeKind::ABORTED;
+  EXPECT_EQ(end().kind, Kind::kAborted) << "nothing commits under this id";
+}
+
 TEST_F(ClientTest, RunTransactionNeverRepeatsTheUnknown) {
   coordinator_.commit = [](auto&, const auto&) -> void { throw LoseReply(); };
   int runs = 0;

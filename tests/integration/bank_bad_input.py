@@ -181,9 +181,39 @@ class BankTest(unittest.TestCase):
                     "transfer", "--from", "east/17", "--to", "nowhere/9", "--amount", "5")
 
     def test_business_key_twice(self):
-        """A second transfer with a key is refused."""
-        self.assertEqual(self.run_bank(*self.move(key="order-1"))[0], OK)
-        self.refuse(ABORTED, "'order-1'", *self.move(key="order-1"))
+        """A second transfer with a key changes nothing, and tells what became of the first."""
+        code, first, _ = self.run_bank(*self.move(key="order-1"))
+        self.assertEqual(code, OK)
+        before = self.balances()
+        code, again, err = self.run_bank(*self.move(key="order-1"))
+        self.assertEqual((code, again), (OK, first), err)
+        self.assertRegex(err, rf"'order-1' belongs to transaction {ID}")
+        self.assertEqual(self.balances(), before)
+        self.assertEqual(self.run_bank("outcome", "--key", "order-1")[:2], (OK, first))
+
+    def test_longest_deadline(self):
+        """As long as a lease, whatever the time between its grant and the reply."""
+        coordinator = self.coordinator()
+        self.assertEqual({coordinator.lease(1).ends_in_ms for _ in range(3000)}, {30_000})
+        code, out, err = self.run_bank(*self.move(deadline_ms=30_000))
+        self.assertEqual(code, OK, out + err)
+        self.refuse(WRONG, "longer than the coordinator's leases", *self.move(deadline_ms=30_500))
+
+    def test_outcome_asked_for(self):
+        """Its exit code says what became of the transaction; what cannot be told is unknown."""
+        refused = self.refuse(ABORTED, "insufficient funds", *self.move(1_000_000))
+        transaction_id = re.search(ID, refused)[0]
+        self.refuse(ABORTED, rf"aborted {transaction_id}", "outcome", transaction_id)
+        self.refuse(UNKNOWN, "other-0123456789ab", "outcome", "other-0123456789ab.1-00000001.1")
+        self.refuse(UNKNOWN, "pending.*\n.*bank outcome --key 'nobody'", "outcome", "--key", "nobody")
+        self.refuse(WRONG, "not a transaction id", "outcome", "nonsense")
+        self.refuse(WRONG, "outcome of which", "outcome")
+        self.refuse(WRONG, "outcome of which", "outcome", transaction_id, "--key", "nobody")
+        self.bank.coordinator.kill()
+        try:
+            self.refuse(UNKNOWN, "no connection", "outcome", transaction_id, "--deadline_ms=1200")
+        finally:
+            self.bank.coordinator.start()
 
     def test_transfer_py(self):
         """The same without the library."""
