@@ -148,7 +148,9 @@ class PosixFileSystemImpl final : public FileSystem {
 
   Status MakeDirectory(const std::string& directory) override {
     if (::mkdir(directory.c_str(), 0750) != 0) return FromErrno(errno, "making", directory);
-    const std::size_t slash = directory.find_last_of('/');
+    // Not the slash at its end.
+    const std::size_t name = std::max<std::size_t>(directory.find_last_not_of('/') + 1, 1) - 1;
+    const std::size_t slash = directory.find_last_of('/', name);
     if (slash == directory.npos) return SyncDirectory(".");
     return SyncDirectory(slash == 0 ? "/" : directory.substr(0, slash));
   }

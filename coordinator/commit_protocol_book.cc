@@ -10,6 +10,8 @@ namespace troth {
 namespace {
 
 constexpr std::size_t kMaxEnrolmentText = 256;  // bytes
+// A life a second, for the age of the oldest trees, comes nowhere near it.
+constexpr std::uint32_t kMaxGapEpoch = 1u << 31;
 
 Connect ConnectTo(const ParticipantRecord& record, const std::string& instance) {
   return {record.index, record.name,     record.peer_host,       record.peer_port,
@@ -337,14 +339,14 @@ void CommitProtocol::On(const Inquired& e) {
       registry_.ReportBranch(index, item.id.local, state_, epoch_);
     }
   }
-  const Registry::Participant* participant = registry_.FindDurable(e.participant);
   for (const InquiryItem& item : e.items) {
     ++counters_.inquiries;
     InquiryAnswer answer{item.id, Resolve(item.id)};
     if (answer.answer == InDoubtAnswer::kCommitted) {
       const auto commit = state_.FindCommit(item.id.local);
       for (const BranchRecord& branch : commit->branches) {
-        if (participant == nullptr || branch.participant != participant->record.index) continue;
+        // By its name: one that was forgotten, and came back, holds what it voted for.
+        if (registry_.at(branch.participant).record.name != e.participant) continue;
         answer.xid = branch.xid;
         answer.timeline = branch.timeline;
         answer.position = branch.position;
@@ -495,7 +497,15 @@ void CommitProtocol::On(const AcceptGapAsked& e) {
     Refuse(e.token, Reason::kInvalid, "no report contradicts the log: there is no gap");
     return;
   }
-  Append(GapRecord{registry_.LowestContradicted(), registry_.HighestContradicted(), e.reason},
+  const std::uint32_t last = registry_.HighestContradicted();
+  if (last > kMaxGapEpoch) {
+    Refuse(e.token, Reason::kInvalid,
+           "a report names epoch " + std::to_string(last) +
+               ", which no coordinator has lived to: it is wrong, and with it accepted no number "
+               "would be left for the next epoch. Run 'trothctl discard-report' instead");
+    return;
+  }
+  Append(GapRecord{registry_.LowestContradicted(), last, e.reason},
          /*force=*/true, e.token);
 }
 

@@ -444,6 +444,10 @@ class PeerHandler : public wire::CoordinatorPeerIf {
  private:
   // What was seen of another coordinator (this participant's former one) says nothing of us.
   SeenPosition OfUs(const wire::Seen& seen) const {
+    if (seen.epoch < 0 || seen.epoch > UINT32_MAX || seen.epoch_random < 0 ||
+        seen.epoch_random > UINT32_MAX || seen.position < 0) {
+      Throw(Reason::kInvalid, "what was seen of the log is not well formed");
+    }
     if (seen.__isset.coordinator && seen.coordinator != rep_->options.coordinator_id) return {};
     return FromWire(seen);
   }

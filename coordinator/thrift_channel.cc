@@ -268,9 +268,18 @@ ThriftChannel::Place* ThriftChannel::MakePlace(Peer* peer, const struct Connect&
     if (place->host == to.host && place->port == to.port) return place.get();
   }
   if (peer->places.size() >= kMaxInstances) {
-    LOG(ERROR) << "participant '" << peer->name << "' has " << peer->places.size()
-               << " instances; one more is not connected to";
-    return nullptr;
+    // Addresses that never answered make way; they enrol again if they are there.
+    const auto silent = std::min_element(
+        peer->places.begin(), peer->places.end(), [](const auto& a, const auto& b) {
+          return std::pair(a->up, a->wanted_at) < std::pair(b->up, b->wanted_at);
+        });
+    if ((*silent)->up) {
+      LOG(ERROR) << "participant '" << peer->name << "' has " << peer->places.size()
+                 << " instances; one more is not connected to";
+      return nullptr;
+    }
+    places_.erase((*silent)->id);
+    peer->places.erase(silent);
   }
   auto fresh = std::make_unique<Place>();
   Place* place = fresh.get();
@@ -353,7 +362,7 @@ void ThriftChannel::ReconnectLoop(Peer* peer) {
     mutex_.Unlock();
     const bool connected = TryConnect(peer, id);
     coordinator_->Lead();
-    if (connected) nudge_();
+    nudge_();  // what this thread has stepped for others goes on
     mutex_.Lock();
     stats_.reconnects += connected ? 1 : 0;
     const auto tried = places_.find(id);

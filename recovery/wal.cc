@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <utility>
 
 #include "common/check.h"
 #include "common/failpoint.h"
@@ -76,6 +77,7 @@ class CompactionVisitor final : public WalVisitor {
     TROTH_RETURN_IF_ERROR(status_);
     return state_->Apply(record, running_ms);
   }
+  const Status& status() const { return status_; }  // the last batch may be a mark
 
  private:
   RecoveredState* const state_;
@@ -145,6 +147,7 @@ struct Wal::Rep {
 
   bool flushing TROTH_GUARDED_BY(mu) = false;
   BatchHeader in_flight TROTH_GUARDED_BY(mu);  // while flushing
+  std::uint64_t in_flight_bytes TROTH_GUARDED_BY(mu) = 0;
   std::uint32_t last_checksum TROTH_GUARDED_BY(mu) = 0;
   Durable durable TROTH_GUARDED_BY(mu);
   std::int64_t last_flush_ms TROTH_GUARDED_BY(mu) = 0;
@@ -206,7 +209,7 @@ std::uint64_t Wal::Rep::SegmentRoom() const {
   const std::uint64_t most = MaxRecordBytes(options.segment_bytes);
   const std::uint64_t waste = most + 2 * kBlockBytes;
   const auto usable = [waste](std::uint64_t rest) { return rest > waste ? rest - waste : 0; };
-  std::uint64_t room = usable(current.bytes - position);
+  std::uint64_t room = usable(current.bytes - position - in_flight_bytes);
   for (const SegmentFile& segment : ahead) room += usable(segment.bytes - kBlockBytes);
   const std::uint64_t waiting = pending.size() - kBatchHeaderBytes;
   const std::uint64_t batches = waiting / (MaxBatchBytes(options.segment_bytes) - most) + 1;
@@ -278,6 +281,7 @@ std::optional<FlushJob> Wal::BeginFlush(bool mark) {
   job.records = r.taken;
   r.in_flight = BatchHeader{job.batch, r.RunningMs(), 0, records, r.last_checksum, 0};
   SealBatch(r.current.seed, &r.in_flight, &job.bytes);
+  r.in_flight_bytes = job.bytes.size();
   r.flushing = true;
   return job;
 }
@@ -299,7 +303,7 @@ Durable Wal::EndFlush(FlushJob job) {
   const MutexLock guard(&r.mu);
   TROTH_CHECK(r.flushing && job.batch == r.in_flight.number);
   r.flushing = false;
-  r.position += job.bytes.size();
+  r.position += std::exchange(r.in_flight_bytes, 0);
   r.last_checksum = r.in_flight.checksum;
   r.durable = Durable{job.records, job.batch};
   r.last_flush_ms = r.clock->NowMs();
@@ -503,6 +507,7 @@ Status Wal::Rep::Compact() {
   CompactionVisitor visitor(&state, between);
   const Result<WalEnd> end = ReadWal(fs, directory, last.number, &visitor);
   if (!end.ok()) return end.status();
+  TROTH_RETURN_IF_ERROR(visitor.status());
   if (end->last_batch != last.last_batch) {
     return Status(Code::kCorrupt, directory + ": closed segments end with batch " +
                                       std::to_string(end->last_batch) + ", not " +

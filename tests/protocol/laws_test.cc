@@ -368,6 +368,17 @@ TEST_F(CutLog, L7d_AfterAGapTheNextEpochLiesAboveAllReported) {
   Expect("lease 1", "lease 10-");
 }
 
+// Found in review: with such a gap accepted the next epoch had no number, and the log never opened.
+TEST_F(CutLog, L7d_AGapLeavesNumbersForTheNextEpochs) {
+  Run("crash\n ready a b c\n inquiry a saw=4294967295-0badcafe@1");
+  Expect("accept-gap", "refused invalid \"a report names epoch 4294967295");
+  EXPECT_FALSE(world.machine().suspicion().empty());
+  Run("discard-report a\n durable");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Run("crash\n ready a b c");
+  EXPECT_EQ(world.machine().epoch().number, 3u);
+}
+
 TEST_F(Laws, L7d_AbsenceWaitsUntilAllWereHeard) {
   Run("crash\n enroll a\n enroll b\n durable");
   Expect("outcome 1.1", "pending");
@@ -425,6 +436,18 @@ TEST_F(Laws, L8_FinishesGoOnAfterARestart) {
   Decide("1");
   Run("durable\n finished a 1\n crash\n enroll a\n enroll b\n durable");
   Expect("up b", "finish p1 1-0a0a0a01.1 commit xid=901");
+}
+
+// Found in review: its branch of a committed transaction was answered `abort`.
+TEST_F(Laws, L9b_AParticipantThatWasForgottenHearsOfItsCommits) {
+  Decide("1");
+  Run("durable\n finished a 1\n finished b 1\n durable\n forget b\n durable");
+  Expect("inquiry b 1:901", "1-0a0a0a01.1=committed:commit");
+  Run("enroll b database=9999/5\n durable");
+  Expect("inquiry b 1:901", "1-0a0a0a01.1=committed:commit");
+  Expect("inquiry b 1:902", "1-0a0a0a01.1=committed:other-xid-abort");
+  Expect("crash\n ready a b c\n inquiry b 1.1:901", "1-0a0a0a01.1=committed:commit");
+  Expect("inquiry c 1.1:901", "1-0a0a0a01.1=committed:other-xid-abort");
 }
 
 // Found by reading: between asking to forget a participant and its record being durable a commit

@@ -105,9 +105,10 @@ bool WalHarness::Append(const LogRecord& record) {
   return true;
 }
 
-Status WalHarness::Flush(bool mark) {
+Status WalHarness::Flush(bool mark, const std::function<void()>& meanwhile) {
   std::optional<FlushJob> job = wal_->BeginFlush(mark);
   if (!job) return OkStatus();
+  if (meanwhile) meanwhile();
   TROTH_RETURN_IF_ERROR(wal_->Flush(&*job));
   const std::size_t until = life_base_ + wal_->EndFlush(*std::move(job)).records;
   for (; durable_ < until; ++durable_) {

@@ -2,6 +2,7 @@
 // Used by the log's tests and by tests/crash/damage_test.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,8 +56,9 @@ class WalHarness {
 
   // Appends if there is room; false when not. `appended()` remembers.
   bool Append(const LogRecord& record);
-  // One flush of what waits (or a mark). Not ok: the process is dead.
-  Status Flush(bool mark = false);
+  // One flush of what waits (or a mark); `meanwhile` is called while the batch is being written.
+  // Not ok: the process is dead.
+  Status Flush(bool mark = false, const std::function<void()>& meanwhile = nullptr);
   Status FlushAll();
   // Maintains until nothing is due.
   Status Maintain();

@@ -409,6 +409,31 @@ TEST_F(WalDamage, SupersededAndTemporaryFilesAreCleanedUp) {
 
 // ---- Want of space.
 
+// Found in review: the bytes of a batch that was being written counted as free.
+TEST(WalTest, OnAFullDiskNothingIsPromisedTwice) {
+  WalHarness h;
+  h.options().segment_bytes = 1u << 20;
+  h.options().segments_ahead = 1;
+  h.Start();
+  h.fs().SetCapacity(h.fs().used_bytes() + (4u << 20));
+  std::uint64_t next = 1;
+  const auto fill = [&] {
+    while (h.Append(TestCommit(next, 100))) ++next;
+  };
+  // One segment is full and compacted, the next begun, and none can be made behind it.
+  while (h.wal().stats().closed_segments == 0) {
+    ASSERT_TRUE(h.Append(TestCommit(next++, 100)) && h.FlushAll().ok());
+  }
+  h.fs().SetCapacity(h.fs().used_bytes());
+  ASSERT_TRUE(h.Maintain().ok());
+  fill();
+  ASSERT_TRUE(h.Flush(/*mark=*/false, fill).ok());
+  ASSERT_TRUE(h.FlushAll().ok());
+  h.Kill();
+  ASSERT_TRUE(h.Open().ok());
+  EXPECT_EQ(h.state().whole(), next - 1);
+}
+
 TEST(WalTest, AFullDiskStopsAppendsAndNothingElse) {
   WalHarness h;
   h.options().retention.record_ms = 0;
