@@ -3,6 +3,7 @@
 outcomes when replies are lost, ids over leases and forks. Quick."""
 
 import os
+import threading
 import unittest
 from types import SimpleNamespace
 from unittest import mock
@@ -11,6 +12,8 @@ import harness  # noqa: F401  pylint: disable=unused-import
 from fake_coordinator import FakeCoordinator
 from harness import troth
 from thrift.transport.TTransport import TTransportException
+from troth.clock import boot_ms
+from troth.lease_cache import LeaseCache
 from troth.transport import Listener
 from troth.wire.coordinator.ttypes import Outcome, OutcomeKind
 from troth.wire.participant.ttypes import ParticipantHello
@@ -125,9 +128,54 @@ class Client(unittest.TestCase):
             self.work(tx)
             tx.commit()
             self.work(tx)
-        with self.assertRaises(troth.Aborted) as caught:
+        with self.assertRaisesRegex(troth.WorkFailed, "has ended: committed "):
             self.client.run(body)
-        self.assertEqual(caught.exception.outcome.kind, troth.Kind.COMMITTED)
+
+    def test_work_that_fails_after_a_commit_is_not_told_as_its_abort(self):
+        def failing():
+            self.bank.answers.append(refuse(Reason.CONFLICT, True))
+            with self.client.transaction() as other:
+                self.work(other)
+        for lost, kind in ((0, troth.Kind.COMMITTED), (1_000, troth.Kind.UNKNOWN)):
+            self.answers[:] = [self.lost] * lost
+            for failure in (lambda: self.client.call("nobody", BankBranch, "hello", 1), failing):
+                with self.assertRaises((troth.WorkFailed, troth.Aborted)) as caught:
+                    with self.client.transaction(deadline_ms=300) as tx:
+                        self.work(tx)
+                        tx.commit()
+                        failure()
+                self.assertEqual(tx.outcome.kind, kind)
+                self.assertIsNot(getattr(caught.exception, "outcome", None), tx.outcome)
+
+    def test_what_fails_behind_a_commit_is_never_repeated(self):
+        def unanswered():
+            raise troth.NotAnswered(troth.Failure(Reason.NOT_SERVING, "no", True))
+
+        def aborted():
+            self.bank.answers.append(refuse(Reason.CONFLICT, True))
+            self.transaction()
+        for commits, failure, error in ((True, unanswered, troth.NotAnswered),
+                                        (True, aborted, troth.Aborted),
+                                        (False, unanswered, troth.NotAnswered),
+                                        (False, aborted, troth.Aborted)):
+            ids = []
+
+            def body(tx):
+                ids.append(tx.id)
+                self.work(tx)
+                if commits:
+                    tx.commit()
+                failure()
+            self.commits.clear()
+            with self.assertRaises(error):
+                self.client.run(body, total_ms=300)
+            self.assertEqual((len(ids), len(self.commits)), (1, commits))
+
+    def test_no_attempt_outlasts_the_whole(self):
+        self.bank.answers += [refuse(Reason.CONFLICT, True)] * 1_000
+        with self.assertRaises(troth.Aborted):
+            self.client.run(self.work, total_ms=200)
+        self.assertLessEqual(max(context.deadline_ms for context in self.bank.contexts), 200)
 
     def test_what_is_refused_for_load_is_repeated_at_a_pace_of_its_own(self):
         with mock.patch("troth.client.time.sleep") as sleep, mock.patch(
@@ -168,6 +216,17 @@ class Client(unittest.TestCase):
             self.transaction()
         self.assertTrue(caught.exception.retryable)
 
+    def test_anothers_commit_under_the_id_is_not_ours(self):
+        def foreign(_request):
+            raise Refused(Reason.OTHER_PARTICIPANTS, "another list", False)
+        for kind, error in ((OutcomeKind.COMMITTED, troth.OutcomeUnknown),
+                            (OutcomeKind.READ_ONLY, troth.OutcomeUnknown),
+                            (OutcomeKind.ABORTED, troth.Aborted)):
+            self.answers += [foreign]
+            self.coordinator.outcome = lambda id_, _wait, kind=kind: Outcome(kind, id_)
+            with self.assertRaises(error):
+                self.transaction()
+
     def test_conflicts_are_repeated_as_whole_transactions(self):
         self.bank.answers += [refuse(Reason.CONFLICT, True)] * 2
         outcome, _ = self.client.run(self.work)
@@ -184,6 +243,18 @@ class Client(unittest.TestCase):
             self.client.transaction(deadline_ms=31_000)
         self.assertEqual(caught.exception.failure.reason, Reason.INVALID)
 
+    def test_a_transaction_of_a_whole_lease_ends_with_it(self):
+        now, lease = [boot_ms()], self.coordinator.lease
+
+        def granted_slowly(count):
+            now[0] += 50
+            self.coordinator.lease_ms -= 50  # what is left of it when it is told
+            return lease(count)
+        self.coordinator.lease = granted_slowly
+        with mock.patch("troth.client.boot_ms", lambda: now[0]), \
+                mock.patch("troth.clock.boot_ms", lambda: now[0]):
+            self.assertEqual(self.client.transaction(deadline_ms=30_000).left_ms(), 29_900)
+
     def test_no_coordinator_nothing_begun(self):
         self.coordinator.__exit__()
         with self.assertRaises(troth.NotAnswered) as caught:
@@ -197,23 +268,72 @@ class Client(unittest.TestCase):
         self.client.resolve()
         self.assertNotEqual(first.split(".")[1], self.client.transaction().id.split(".")[1])
 
-    def test_a_child_takes_no_id_of_its_parent(self):
-        ids = {self.client.transaction().id for _ in range(3)}
-        mine = self.client.transaction()
+    def in_child(self, work):
+        """What `work` answers in a fork's child."""
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             text = "broken"
             try:
-                theirs = {self.client.transaction().id for _ in range(3)}
-                refused = mine.commit().kind is troth.Kind.UNKNOWN
-                text = "shared" if theirs & ids else "fine" if refused else "committed"
+                text = str(work())
             finally:
                 os.write(writer, text.encode())
                 os._exit(0)
         os.waitpid(child, 0)
-        self.assertEqual(os.read(reader, 100), b"fine")
+        answer = os.read(reader, 100).decode()
         os.close(reader), os.close(writer)
+        return answer
+
+    def test_a_child_takes_no_id_of_its_parent(self):
+        ids = {self.client.transaction().id for _ in range(3)}
+        mine = self.client.transaction()
+
+        def work():
+            theirs = {self.client.transaction().id for _ in range(3)}
+            refused = mine.commit().kind is troth.Kind.UNKNOWN
+            return "shared" if theirs & ids else "fine" if refused else "committed"
+        self.assertEqual(self.in_child(work), "fine")
+        mine.abort()
+
+    def test_no_thread_of_a_child_takes_an_id_of_its_parent(self):
+        self.client.transaction().abort()  # there is a lease
+
+        def work():
+            there, done, ids = threading.Event(), threading.Event(), []
+
+            class SlowLeases(LeaseCache):
+                """Whoever makes its life anew is overtaken by another thread."""
+
+                def __init__(self):
+                    there.set()
+                    done.wait(1)
+                    super().__init__()
+
+            def take():
+                ids.append(self.client.transaction().id)
+            with mock.patch("troth.client.LeaseCache", SlowLeases):
+                first = threading.Thread(target=lambda: (take(), there.set()))
+                first.start()
+                there.wait(5)
+                take()
+                done.set()
+                first.join()
+            return " ".join(ids)
+        theirs = self.in_child(work).split()
+        ours = [self.client.transaction().id for _ in range(4)]
+        self.assertEqual((len(theirs), set(theirs) & set(ours)), (2, set()))
+
+    def test_a_child_is_not_told_that_its_parents_transaction_aborted(self):
+        mine = self.client.transaction()
+
+        def work():
+            try:
+                with mine as tx:
+                    self.work(tx)
+            except (troth.Aborted, troth.WorkFailed) as error:
+                return type(error).__name__
+            return "committed"
+        self.assertEqual(self.in_child(work), "WorkFailed")
         mine.abort()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from typing import Any, Callable, Iterable, TypeVar
 
 from thrift.Thrift import TApplicationException
@@ -35,6 +36,18 @@ from troth.wire.values.constants import PROTOCOL_VERSION
 T = TypeVar("T")
 
 _PLACES_FRESH_MS = 5_000  # older addresses are asked for again, so that new instances are found
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _begin_lives() -> None:
+    for client in list(_clients):
+        client._begin_life()  # pylint: disable=protected-access
+
+
+# Before a fork's child has a second thread: none of them finds its parent's ids and connections.
+os.register_at_fork(after_in_child=_begin_lives)
 
 
 def passes_by_itself(reason: int) -> bool:
@@ -66,9 +79,9 @@ class Client:
         self._max_idle = max_idle_connections
         self._tls = None if tls is None else TlsContext(tls)
         self._begin_life()
+        _clients.add(self)
 
     def _begin_life(self) -> None:
-        self._pid = os.getpid()
         self._changed = threading.Condition()
         self._leases = LeaseCache()
         self._asking = False
@@ -77,10 +90,6 @@ class Client:
         self._sender: tuple | None = None
         self._places: dict[str, tuple[list[Any], int]] = {}
         self._branches: dict[str, int] = {}  # open ones of ours, by instance
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            self._begin_life()  # a fork's child: ids and connections are its parent's
 
     def close(self) -> None:
         """Closes idle connections. All transactions must be over."""
@@ -98,9 +107,8 @@ class Client:
                     read_only: bool = False, key: str = "", traceparent: str = "",
                     wait: Wait = Wait.APPLIED) -> Transaction:
         """Begins a transaction, to be used as `with ... as tx`. Usually no call: the id comes from
-        a leased block. At most the length of a lease (30 s). Raises NotAnswered: nothing was
-        begun."""
-        self._check_process()
+        a leased block. At most the length of a lease (30 s, less what granting it took). Raises
+        NotAnswered: nothing was begun."""
         deadline = Deadline.after(deadline_ms)
         options = TransactionOptions(isolation, read_only, key, traceparent, wait)
         return Transaction(self, self._take_id(deadline), deadline, options)
@@ -108,51 +116,55 @@ class Client:
     def run(self, body: Callable[[Transaction], T], *, total_ms: int = 10_000,
             first_backoff_ms: int = 4, max_backoff_ms: int = 500,
             first_overloaded_backoff_ms: int = 100, max_overloaded_backoff_ms: int = 2_000,
-            **options: Any) -> tuple[Outcome, T]:
+            deadline_ms: int = 5_000, **options: Any) -> tuple[Outcome, T]:
         """Runs `body` in a transaction and commits it; repeats the *whole* transaction, under a
-        new id, while it ends aborted for a reason that may pass, for `total_ms`. An exception of
-        the body's own aborts and is not repeated. An unknown outcome is never repeated: the first
-        may have committed. What was refused for load is repeated more slowly: the place stays
-        full for a while. `options`: those of transaction()."""
+        new id, while it ends aborted for a reason that may pass, for `total_ms`, which cuts each
+        one's `deadline_ms` too. An exception of the body's own, also another transaction's, aborts
+        and is not repeated. An unknown outcome is never repeated: the first may have committed.
+        What was refused for load is repeated more slowly: the place stays full for a while.
+        `options`: those of transaction()."""
         until = Deadline.after(total_ms)
         others = Backoff(first_backoff_ms, max_backoff_ms)
         overloaded = Backoff(first_overloaded_backoff_ms, max_overloaded_backoff_ms)
         while True:
+            tx: Transaction | None = None
             try:
-                with self.transaction(**options) as tx:
+                tx = self.transaction(min(deadline_ms, max(1, until.left_ms())), **options)
+                with tx:
                     result = body(tx)
                 assert tx.outcome is not None
                 return tx.outcome, result
             except (Aborted, NotAnswered) as error:
-                if not error.retryable or until.passed():
-                    raise
+                # Not what the body was told of another transaction: this one may be committed.
+                ours = tx is None or (isinstance(error, Aborted) and error.outcome is tx.outcome)
                 failure = error.outcome.failure if isinstance(error, Aborted) else error.failure
-            backoff = overloaded if failure.reason == values.Reason.OVERLOADED else others
-            time.sleep(min(backoff.next_ms(), max(1, until.left_ms())) / 1000)
+                if not ours or not error.retryable:
+                    raise
+                load = failure.reason == values.Reason.OVERLOADED
+                pause_ms = (overloaded if load else others).next_ms()
+                if pause_ms >= until.left_ms():
+                    raise
+            time.sleep(pause_ms / 1000)
 
     def outcome(self, transaction_id: str, wait_ms: int = 0) -> Outcome:
         """What became of a transaction; waits up to `wait_ms` while it is pending. Raises
         NotAnswered: it could not be asked, or is not this coordinator's."""
-        self._check_process()
         return outcome_of(self._ask(Deadline.after(max(wait_ms, 1_000)),
                                     lambda c: c.outcome(transaction_id, min(wait_ms, 30_000))))
 
     def outcome_of_key(self, key: str, timeout_ms: int = 1_000) -> Outcome:
         """Of the transaction with this business key. PENDING with an empty id: none yet, or none
         that is still kept (the coordinator's outcome retention, 24 h)."""
-        self._check_process()
         return outcome_of(self._ask(Deadline.after(timeout_ms), lambda c: c.outcome_of_key(key)))
 
     def close_key(self, key: str, timeout_ms: int = 1_000) -> Outcome:
         """Closes a business key, unless a transaction bears it: then its outcome. ABORTED: closed,
         and durable; commits with it are refused for as long as keys are kept (the coordinator's
         outcome retention, 24 h). PENDING: a commit with it is in flight; not closed, ask again."""
-        self._check_process()
         return outcome_of(self._ask(Deadline.after(timeout_ms), lambda c: c.close_key(key)))
 
     def resolve(self, names: Iterable[str] = (), timeout_ms: int = 1_000) -> list[Any]:
         """Where participants are; all that are registered when there are no names."""
-        self._check_process()
         wanted = list(names)
         return self._ask(Deadline.after(timeout_ms), lambda c: c.resolve(wanted))
 
@@ -161,7 +173,6 @@ class Client:
         """A call outside any transaction, at any instance of `participant`; `service` is the
         generated module. It must be safe to repeat. Passes the wire's Refused on. Raises
         WorkFailed: not done, or no answer."""
-        self._check_process()
         deadline = Deadline.after(timeout_ms)
         connection = self.connect_participant(participant, "", deadline)
         try:
@@ -237,6 +248,7 @@ class Client:
     # Ids --------------------------------------------------------------------------------------
 
     def _take_id(self, deadline: Deadline) -> str:
+        """May bring the deadline forward to the end of a lease."""
         while True:
             with self._changed:
                 while True:
@@ -268,10 +280,13 @@ class Client:
             return coordinator.lease(count)
 
         lease = self._ask(deadline, ask)
-        if asked_at_ms + lease.ends_in_ms < deadline.at_ms:
+        # A lease has run a little when its answer comes: a deadline of a whole one is cut by that,
+        # one that lies behind it even counted from now (and a tick of the clock) is too long.
+        if boot_ms() + 1 + lease.ends_in_ms < deadline.at_ms:
             raise NotAnswered(Failure(
                 values.Reason.INVALID, "the deadline is longer than the coordinator's leases "
                 f"({lease.ends_in_ms} ms): no transaction lasts longer than one"))
+        deadline.at_ms = min(deadline.at_ms, asked_at_ms + lease.ends_in_ms)
         with self._changed:
             self._leases.add(lease.prefix, lease.first, lease.count, lease.ends_in_ms, asked_at_ms)
 

@@ -64,7 +64,8 @@ class Transaction:
     """From Client.transaction(). Work at different participants may run in several threads at
     once; work at one participant, commit and abort are one at a time. As a context manager it
     commits at the end (raises Aborted or OutcomeUnknown unless it went through) and aborts on an
-    exception, which goes through; a piece of work that failed is told as Aborted."""
+    exception, which goes through; a piece of work that failed is told as Aborted. After a commit()
+    of the block's own every exception goes through, and `outcome` says what became of it."""
 
     def __init__(self, client: "Client", id_: str, deadline: Deadline,
                  options: TransactionOptions) -> None:
@@ -143,8 +144,9 @@ class Transaction:
     def _start(self, participant: str, read_only: bool, last: bool) -> tuple[Any, str]:
         with self._lock:
             if self._ended:
-                raise WorkFailed(Failure(values.Reason.ENDED, f"transaction {self.id} has ended: no "
-                                         "more work goes into it"))
+                raise WorkFailed(Failure(
+                    values.Reason.ENDED, "no more work goes into this transaction, it has ended: "
+                    f"{self.outcome or self.id}"))
             if self._failure is not None:
                 raise WorkFailed(self._failure)
             left_ms = self._deadline.left_ms()
@@ -213,8 +215,9 @@ class Transaction:
                  trace: TracebackType | None) -> bool:
         if error is not None:
             self.abort()
-            if isinstance(error, WorkFailed):
-                assert self.outcome is not None
+            # After a commit of the block's own it may be another's work that failed.
+            if (isinstance(error, WorkFailed) and self.outcome is not None and
+                    self.outcome.kind is Kind.ABORTED):
                 raise Aborted(self.outcome) from error
             return False
         if not self._ended:
@@ -260,14 +263,16 @@ class Transaction:
             if self._ended:
                 return
             self._ended = True
+        if not self._of_this_process():
+            self.outcome = self._unknown("it belongs to the parent process, which may commit it")
+            return
         failure = self._failure or Failure(values.Reason.APPLICATION,
                                            "aborted by its application")
         self.outcome = Outcome(Kind.ABORTED, self.id, failure=failure)
-        if self._of_this_process():
-            end_ms = boot_ms()
-            self._send_abort()
-            self._tell_if_slow(self.outcome, end_ms)
-            self._forget()
+        end_ms = boot_ms()
+        self._send_abort()
+        self._tell_if_slow(self.outcome, end_ms)
+        self._forget()
 
     def _tell_if_slow(self, outcome: Outcome, end_ms: int) -> None:
         now_ms, slow_ms = boot_ms(), self._client.slow_ms
@@ -316,7 +321,8 @@ class Transaction:
             f"deadline ({why}); ask it for the outcome of {self.id}"))
 
     def _after_refusal(self, refused: Any, heard: bool) -> Outcome:
-        # Another list is bound to the id: somebody else asked to commit it.
+        # Another list is bound to the id: somebody else asked to commit it. Its commit says nothing
+        # of our branches; its abort is the id's.
         foreign = refused.reason == values.Reason.OTHER_PARTICIPANTS
         if not heard and not foreign:
             # Surely not done, and this id is never asked to commit again.
@@ -332,6 +338,10 @@ class Transaction:
                 self._deadline, lambda c: c.outcome(self.id, 0)))
         except (NotSent, Unanswered, TApplicationException, values.Refused):
             return self._unknown(refused.message)
+        if foreign and told.final and told.kind is not Kind.ABORTED:
+            return Outcome(Kind.UNKNOWN, self.id, failure=Failure(
+                refused.reason, f"{refused.message}; that list is {told.kind.value}, and nobody can "
+                "tell which of this transaction's work is in it: look at its participants"))
         return told if told.final else self._unknown(refused.message)
 
     def _ask_commit(self, wait: Wait) -> Outcome:
