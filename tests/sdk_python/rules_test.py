@@ -14,9 +14,11 @@ import tempfile
 import threading
 import unittest
 import unittest.mock
+from types import SimpleNamespace
 
 import harness  # noqa: F401  pylint: disable=unused-import
 
+import psycopg2
 from thrift.transport.TTransport import TTransportException
 from troth import failpoint
 from troth.clock import Backoff, boot_ms
@@ -25,6 +27,7 @@ from troth.lease_cache import LeaseCache
 from troth.participant import service
 from troth.participant.branch_table import BranchTable
 from troth.participant.connections import refusal_of
+from troth.participant.engine import WorkScope
 from troth.participant.evidence import (
     Findings, LogMemory, TimelineSwitch, XidStatus, judge, parse_lsn, parse_timeline_history)
 from troth.participant.fence import EpochFence
@@ -36,7 +39,7 @@ from troth.security import (
     Roles, Security, SecurityError, SecurityOptions, TlsContext, TlsFiles)
 from troth.transport import MAX_FRAME_BYTES, FramedSocket, Listener, connect
 from troth.vote_mac import make_vote_mac
-from troth.wire.values.ttypes import Refused as WireRefused
+from troth.wire.values.ttypes import Context, Refused as WireRefused
 
 ID = "c-0123456789ab.1-0000abcd.7"
 EVIDENCE = Evidence(700, LogPoint(1, 5000))
@@ -46,6 +49,7 @@ VOTED = PrepareResult(PrepareKind.PREPARED, EVIDENCE, 1)
 class FakeSession:
     def __init__(self):
         self.fault = None
+        self.connection = SimpleNamespace(alive=True)
         self.rolled_back = self.cancelled = False
 
     def broken(self):
@@ -238,6 +242,55 @@ class Work(TableCase):
         self.refused(Refused.NOT_SERVING, self.table.start_work,
                      WorkRequest("c-0123456789ab.1-0000abcd.8", 0, 1000))
         self.assertEqual(self.prepare(view).kind, VoteKind.PREPARED)
+
+
+class FailedWork(TableCase):
+    """Whatever the work raises ends the branch, and is told as what it is."""
+
+    def fails_with(self, error, alive=True):
+        """The wire's Refused that work which raises `error` becomes."""
+        scope = WorkScope(SimpleNamespace(
+            start_work=lambda context: self.table.start_work(service.work_request(context)),
+            end_work=lambda context, work, failure: self.table.end_work(work, failure, False),
+            tell_if_slow=lambda *_: None), Context(ID, 0, 1_000))
+        with unittest.mock.patch("troth.participant.engine.log"), \
+                self.assertRaises(WireRefused) as caught, scope:
+            self.db.sessions[-1].connection.alive = alive
+            raise error
+        self.assertTrue(self.db.sessions[-1].rolled_back)
+        self.finish(False)
+        self.now += 30_001
+        self.table.tick()  # the id is forgotten
+        return caught.exception
+
+    def test_any_reason_of_the_wire(self):
+        for reason in (*range(1, 21), 99, None):
+            told = self.fails_with(WireRefused(reason, "no", True))
+            self.assertIn(told.reason, (reason, Refused.APPLICATION))
+            self.assertEqual((told.message, told.retryable), ("no", True))
+        told = self.fails_with(WireRefused(None, None, None))
+        self.assertEqual((told.message, told.retryable), ("", False))
+
+    def test_one_that_cannot_be_told(self):
+        class Mute(Exception):
+            def __str__(self):
+                raise ValueError("mute")
+        self.assertEqual(self.fails_with(Mute()).message, "the work failed: Mute")
+
+    def test_without_a_sqlstate(self):
+        for error, alive, reason in (
+                (psycopg2.ProgrammingError("can't adapt type 'Leg'"), True, Refused.APPLICATION),
+                (psycopg2.InterfaceError("cursor already closed"), True, Refused.APPLICATION),
+                (psycopg2.InterfaceError("connection already closed"), False,
+                 Refused.DATABASE_UNAVAILABLE),
+                (psycopg2.DatabaseError("no message from the libpq"), False,
+                 Refused.DATABASE_UNAVAILABLE),
+                (psycopg2.OperationalError("server closed the connection unexpectedly"), True,
+                 Refused.DATABASE_UNAVAILABLE)):
+            told = self.fails_with(error, alive)
+            self.assertEqual((told.reason, told.retryable),
+                             (reason, reason is Refused.DATABASE_UNAVAILABLE), error)
+            self.assertIn(str(error), told.message)
 
 
 class Votes(TableCase):

@@ -35,7 +35,8 @@ _BOUNDARIES = frozenset(("BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSA
 
 def connection_lost(sqlstate: str) -> bool:
     """57P01-05: shutdown, crash, starting up, database dropped, idle session; 25P03: idle in
-    transaction; all end the session. Empty: libpq's own word."""
+    transaction; all end the session. Empty: libpq's own word, which at a statement of ours is
+    taken for the worst."""
     return (not sqlstate or sqlstate.startswith("08") or
             sqlstate in ("25P03", "57P01", "57P02", "57P03", "57P04", "57P05"))
 

@@ -125,7 +125,13 @@ class WorkScope:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> bool:
         assert self._work is not None
-        failure = None if error is None else _failure_of(error)
+        failure = None
+        if error is not None:
+            try:
+                failure = _failure_of(error, self._work.session)
+            except Exception:  # pylint: disable=broad-except
+                # One that can't even be told must not leave the branch at work for ever.
+                failure = Refusal(Refused.APPLICATION, f"the work failed: {type(error).__name__}")
         self._times.append(time.monotonic())
         try:
             self.branch = self._participant.end_work(self._context, self._work, failure)
@@ -137,13 +143,19 @@ class WorkScope:
         return False
 
 
-def _failure_of(error: BaseException) -> Refusal:
+def _failure_of(error: BaseException, session: Any) -> Refusal:
     if isinstance(error, ApplicationRefusal):
         return Refusal(Refused.APPLICATION, str(error), error.retryable)
-    if isinstance(error, psycopg2.Error):
+    # Without a SQLSTATE it is libpq's word of a lost connection, or psycopg2's own of a mistake (a
+    # closed cursor, commit()), which no repeating mends.
+    if isinstance(error, psycopg2.Error) and (
+            error.pgcode or isinstance(error, psycopg2.OperationalError)
+            or not session.connection.alive):
         return refusal_of(sqlstate_of(error), message_of(error))
     if isinstance(error, wire.Refused):
-        return Refusal(Refused(error.reason), error.message, error.retryable, error.sqlstate or "")
+        known = error.reason in Refused._value2member_map_  # not those that only coordinators give
+        return Refusal(Refused(error.reason) if known else Refused.APPLICATION,
+                       str(error.message or ""), bool(error.retryable), error.sqlstate or "")
     if isinstance(error, Refusal):
         return error
     log.error("work failed", exc_info=error)
