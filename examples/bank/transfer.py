@@ -22,6 +22,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 CONTRACT = HERE.parent.parent / "thrift"
 
 
+def now():
+    """Seconds on a clock that runs on in suspension, as leases do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def left_ms(deadline):
+    """At least 1."""
+    return max(1, int((deadline - now()) * 1000))
+
+
 def generate(directory):
     """Python classes of the contract and the bank, importable on return."""
     for idl in (CONTRACT / "troth.thrift", CONTRACT / "coordinator.thrift",
@@ -53,8 +63,8 @@ def connect_coordinator(address, timeout_s):
     return coordinator
 
 
-def apply_legs(coordinator, transaction_id, bank, legs, deadline):
-    """The transaction's only work at `bank`, number 0. Returns the branch's claim."""
+def apply_legs(coordinator, transaction_id, bank, legs, deadline, claims):
+    """The transaction's only work at `bank`, number 0. Adds the branch's claim."""
     from troth.wire.coordinator.ttypes import BranchClaim
     from troth.wire.values.constants import PROTOCOL_VERSION
     from troth.wire.values.ttypes import Context
@@ -63,35 +73,59 @@ def apply_legs(coordinator, transaction_id, bank, legs, deadline):
     place = next((p for p in coordinator.resolve([bank]) if p.up), None)
     if place is None:
         raise LookupError(f"no instance of bank {bank} is up")
-    branch = call_service(BankBranch.Client, place.host, place.port, deadline - time.monotonic())
+    branch = call_service(BankBranch.Client, place.host, place.port, deadline - now())
     branch.hello(PROTOCOL_VERSION)
-    left_ms = max(1, int((deadline - time.monotonic()) * 1000))
-    context = Context(transaction_id=transaction_id, work=0, deadline_ms=left_ms)
+    context = Context(transaction_id=transaction_id, work=0, deadline_ms=left_ms(deadline))
+    # Should the reply be lost, the abort names this branch too: it may be there.
+    claims[bank] = BranchClaim(participant=bank, mark="", works=0, instance="")
     reply = branch.apply(context, [Leg(account=a, amount=m) for a, m in legs], "transfer.py")
     done = reply.branch
-    return BranchClaim(participant=done.participant, mark=done.mark, works=done.works,
-                       instance=done.instance)
+    claims[bank] = BranchClaim(participant=done.participant, mark=done.mark, works=done.works,
+                               instance=done.instance)
+
+
+def abort(coordinator, transaction_id, claims):
+    """Releases the branches at once; without it they end at their deadline."""
+    from thrift.Thrift import TException
+    from troth.wire.coordinator.ttypes import AbortRequest
+    try:
+        coordinator.abort(AbortRequest(transaction_id=transaction_id, branches=claims))
+    except (TException, OSError):
+        pass
 
 
 def commit(coordinator, address, transaction_id, claims, deadline):
-    """Commits; repeats the call, which is safe, until the deadline. None: unknown."""
+    """Commits; repeats the call, which is safe, until the deadline. Returns (exit code, text)."""
     from thrift.Thrift import TException
     from troth.wire.coordinator.ttypes import CommitRequest, OutcomeKind, Wait
+    from troth.wire.values.ttypes import Reason, Refused
+    heard = False  # a call may have reached the coordinator, and its answer did not reach us
     while True:
-        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
         try:
             outcome = coordinator.commit(CommitRequest(
-                transaction_id=transaction_id, branches=claims, deadline_ms=left_ms,
+                transaction_id=transaction_id, branches=claims, deadline_ms=left_ms(deadline),
                 wait=Wait.APPLIED))
-            if outcome.kind != OutcomeKind.PENDING:
-                return outcome
-        except (TException, OSError):
-            pass  # maybe done, maybe not: only the coordinator can tell
-        if time.monotonic() >= deadline:
-            return None
+            if outcome.kind == OutcomeKind.COMMITTED:
+                return 0, f"committed {transaction_id}"
+            if outcome.kind == OutcomeKind.ABORTED:
+                return 1, f"aborted {transaction_id}: {outcome.message}"
+            heard, over = True, outcome.kind != OutcomeKind.PENDING
+            why = "it is pending" if not over else "the coordinator can't tell any more"
+        except Refused as refused:
+            why = refused.message
+            over = refused.reason not in (Reason.OVERLOADED, Reason.NOT_SERVING)  # these pass
+            # Surely not done; but of an earlier call, or another's under this id, it says nothing.
+            sure = not heard and refused.reason != Reason.OTHER_PARTICIPANTS
+            if sure and (over or now() >= deadline):
+                abort(coordinator, transaction_id, claims)
+                return 1, f"aborted {transaction_id}: {why}"
+        except (TException, OSError) as error:
+            heard, over, why = True, False, error  # maybe done: only the coordinator can tell
+        if over or now() >= deadline:
+            return 3, f"unknown {transaction_id}: {why}; ask the coordinator for its outcome"
         time.sleep(0.05)
         try:
-            coordinator = connect_coordinator(address, max(0.001, deadline - time.monotonic()))
+            coordinator = connect_coordinator(address, left_ms(deadline) / 1000)
         except (TException, OSError):
             pass
 
@@ -99,35 +133,29 @@ def commit(coordinator, address, transaction_id, claims, deadline):
 def transfer(address, from_account, to_account, amount, deadline_s):
     """Moves the amount. Returns (exit code, text)."""
     from thrift.Thrift import TException
-    from troth.wire.coordinator.ttypes import AbortRequest, OutcomeKind
     from troth.wire.values.ttypes import Refused
-    deadline = time.monotonic() + deadline_s
+    deadline = now() + deadline_s
     try:
         coordinator = connect_coordinator(address, deadline_s)
+        asked_at = now()
         lease = coordinator.lease(1)
     except (TException, OSError) as error:
         return 4, f"nothing was begun: {error}"
+    # The id ends with its lease, counted from before it was asked for.
+    deadline = min(deadline, asked_at + lease.ends_in_ms / 1000)
     transaction_id = f"{lease.prefix}{lease.first}"
     legs = {}
     for (bank, number), change in ((from_account, -amount), (to_account, amount)):
         legs.setdefault(bank, []).append((number, change))
-    claims = []
+    claims = {}
     try:
         for bank in sorted(legs):
-            claims.append(apply_legs(coordinator, transaction_id, bank, legs[bank], deadline))
+            apply_legs(coordinator, transaction_id, bank, legs[bank], deadline, claims)
     except (LookupError, TException, OSError) as error:
         why = error.message if isinstance(error, Refused) else str(error)
-        try:  # releases the other branch at once; without it, at its deadline
-            coordinator.abort(AbortRequest(transaction_id=transaction_id, branches=claims))
-        except (TException, OSError):
-            pass
+        abort(coordinator, transaction_id, list(claims.values()))
         return 1, f"aborted {transaction_id}: {why}"
-    outcome = commit(coordinator, address, transaction_id, claims, deadline)
-    if outcome is None:
-        return 3, f"unknown {transaction_id}: ask the coordinator for its outcome"
-    if outcome.kind == OutcomeKind.COMMITTED:
-        return 0, f"committed {transaction_id}"
-    return 1, f"aborted {transaction_id}: {outcome.message}"
+    return commit(coordinator, address, transaction_id, list(claims.values()), deadline)
 
 
 def account(text):

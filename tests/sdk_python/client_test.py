@@ -1,14 +1,16 @@
 #!/usr/bin/python3
 """The Python client against a coordinator and a participant in memory: numbers and marks, honest
-outcomes when replies are lost, ids over leases and forks. Quick."""
+outcomes when replies are lost, ids over leases and forks; and the example that does without it.
+Quick."""
 
+import importlib.util
 import os
 import threading
 import unittest
 from types import SimpleNamespace
 from unittest import mock
 
-import harness  # noqa: F401  pylint: disable=unused-import
+import harness
 from fake_coordinator import FakeCoordinator
 from harness import troth
 from thrift.transport.TTransport import TTransportException
@@ -20,6 +22,11 @@ from troth.wire.participant.ttypes import ParticipantHello
 from troth.wire.values.ttypes import Branch, Reason, Refused
 from troth_bank import BankBranch
 from troth_bank.ttypes import ApplyReply
+
+_spec = importlib.util.spec_from_file_location(
+    "transfer", harness.ROOT / "examples" / "bank" / "transfer.py")
+TRANSFER = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(TRANSFER)
 
 
 class FakeBank:
@@ -267,6 +274,58 @@ class Client(unittest.TestCase):
         self.client.close()  # its connections end with the coordinator's life
         self.client.resolve()
         self.assertNotEqual(first.split(".")[1], self.client.transaction().id.split(".")[1])
+
+    # examples/bank/transfer.py, the contract without this package --------------------------------
+
+    def example(self, deadline_s=5.0):
+        return TRANSFER.transfer(self.coordinator.client_address, ("east", 1), ("east", 2), 5,
+                                 deadline_s)
+
+    def test_example_tells_a_refused_commit_and_aborts(self):
+        def refused(_request):
+            raise Refused(Reason.KEY_TAKEN, "the key is taken", False)
+        self.answers += [refused]
+        code, text = self.example()
+        self.assertEqual((code, len(self.commits)), (1, 1))
+        self.assertRegex(text, "^aborted .*the key is taken")
+        self.assertEqual([claim.mark for claim in self.aborts[0].branches], ["mark"])
+
+    def test_example_does_not_take_a_refusal_for_the_answer_that_was_lost(self):
+        def refused(_request):
+            raise Refused(Reason.NOT_LEASED, "the lease is over", False)
+        self.answers += [self.lost, refused]
+        code, text = self.example()
+        self.assertRegex(f"{code} {text}", "^3 unknown .*the lease is over")
+        self.assertEqual(self.aborts, [])
+
+    def test_example_repeats_what_passes_by_itself(self):
+        def overloaded(_request):
+            raise Refused(Reason.OVERLOADED, "full", True)
+        self.answers += [overloaded, self.lost]
+        self.assertEqual(self.example()[0], 0)
+        self.answers += [overloaded] * 1_000
+        self.assertRegex(str(self.example(0.2)), "1, 'aborted .*full")
+
+    def test_example_does_not_guess_what_is_forgotten(self):
+        self.answers += [lambda request: Outcome(OutcomeKind.EXPIRED, request.transaction_id)]
+        self.assertEqual(self.example()[0], 3)
+
+    def test_example_names_a_branch_whose_reply_was_lost(self):
+        self.bank.answers.append(self.lost)
+        self.assertEqual(self.example()[0], 1)
+        self.assertEqual([claim.participant for claim in self.aborts[0].branches], ["east"])
+
+    def test_example_aborts_nothing_where_nothing_can_have_begun(self):
+        self.coordinator.enrolments.clear()
+        self.assertEqual(self.example()[0], 1)
+        self.assertEqual(self.aborts[0].branches, [])
+
+    def test_example_ends_with_its_lease(self):
+        self.coordinator.lease_ms = 3_000
+        self.assertEqual(self.example(5.0)[0], 0)
+        self.assertLessEqual(self.bank.contexts[0].deadline_ms, 3_000)
+
+    # Forks ----------------------------------------------------------------------------------------
 
     def in_child(self, work):
         """What `work` answers in a fork's child."""
