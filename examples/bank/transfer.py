@@ -3,9 +3,10 @@
 
     transfer.py --from east/17 --to west/99 --amount 5
 
-Everything a client of Troth must do is in `transfer` below: lease an id, do numbered work at
-each bank, commit with the list of branches, and tell an outcome that is never guessed. The
-classes are generated from thrift/ and bank.thrift when it starts, by the Thrift compiler.
+Everything that a client with one piece of work at each place must do is below: lease an id, do the
+work before the lease ends, commit with the list of branches or abort all that may have begun, and
+tell an outcome that is never guessed. The classes are generated from thrift/ and bank.thrift when
+it starts, by the Thrift compiler.
 Exit codes: 0 committed, 1 aborted, 2 asked wrongly, 3 outcome unknown, 4 nothing was begun.
 """
 

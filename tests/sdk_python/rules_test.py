@@ -577,6 +577,14 @@ class EvidenceRules(unittest.TestCase):
 
 
 class Small(unittest.TestCase):
+    def test_what_is_not_told_is_refused_in_words(self):
+        handler = service.PeerHandler("east", "inst", *[None] * 5)
+        for call in (lambda: handler.prepared([ID], 1), lambda: handler.settle(ID, 7, True, "me"),
+                     handler.diagnose):
+            with self.assertRaises(WireRefused) as caught:
+                call()
+            self.assertIn("east is a participant in Python", caught.exception.message)
+
     def test_ids(self):
         self.assertEqual(str(TransactionId.parse(ID)), ID)
         for text in ("", "a.1-0000abcd.7", ID + "0" * 64, ID.replace("0000abcd", "0000ABCD"),

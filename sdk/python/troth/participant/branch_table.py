@@ -1,6 +1,7 @@
 """The rules of a participant: which work may be done, which branch may be prepared, what a finish
 does to it, when a branch is rolled back (docs/protocol.md, "States", and "Laws" L8-L13). Knows
-neither wire nor PostgreSQL. The rules are those of participant/branch_table.cc, word by word."""
+neither wire nor PostgreSQL. The rules are those of participant/branch_table.cc, which does more for
+work that hangs (cancels it again, gives it up) and lets first work wait for a place."""
 
 from __future__ import annotations
 

@@ -217,6 +217,22 @@ class PeerHandler:
                 for info in self._table.list(most)]
         return out[:most]
 
+    # What participants in C++ tell of their databases. A coordinator that looks around asks it of
+    # everybody, and shows the refusal.
+
+    def prepared(self, transaction_ids: list[str], limit: int) -> list[Any]:
+        raise self._not_told()
+
+    def settle(self, transaction_id: str, xid: int, commit: bool, order: str) -> Any:
+        raise self._not_told()
+
+    def diagnose(self) -> Any:
+        raise self._not_told()
+
+    def _not_told(self) -> Any:
+        return invalid(f"{self._participant} is a participant in Python, which neither tells nor "
+                       "settles this: ask its database (trothctl why GID --database CONNINFO)")
+
 
 class PeerProcessor(ParticipantPeer.Processor):
     """Two services whose calls have different names, on one connection."""
