@@ -103,6 +103,7 @@ def commit(coordinator, address, transaction_id, claims, deadline):
     heard = False  # a call may have reached the coordinator, and its answer did not reach us
     while True:
         try:
+            coordinator = coordinator or connect_coordinator(address, left_ms(deadline) / 1000)
             outcome = coordinator.commit(CommitRequest(
                 transaction_id=transaction_id, branches=claims, deadline_ms=left_ms(deadline),
                 wait=Wait.APPLIED))
@@ -121,14 +122,11 @@ def commit(coordinator, address, transaction_id, claims, deadline):
                 abort(coordinator, transaction_id, claims)
                 return 1, f"aborted {transaction_id}: {why}"
         except (TException, OSError) as error:
-            heard, over, why = True, False, error  # maybe done: only the coordinator can tell
+            # Maybe done: only the coordinator can tell, on a new connection.
+            heard, over, why, coordinator = True, False, error, None
         if over or now() >= deadline:
             return 3, f"unknown {transaction_id}: {why}; ask the coordinator for its outcome"
         time.sleep(0.05)
-        try:
-            coordinator = connect_coordinator(address, left_ms(deadline) / 1000)
-        except (TException, OSError):
-            pass
 
 
 def transfer(address, from_account, to_account, amount, deadline_s):
