@@ -191,6 +191,29 @@ class BankTest(unittest.TestCase):
         self.assertEqual(self.balances(), before)
         self.assertEqual(self.run_bank("outcome", "--key", "order-1")[:2], (OK, first))
 
+    def test_dead_addresses_make_way(self):
+        """A participant whose earlier processes could not be reached is, at its next address."""
+        from troth.wire.coordinator import CoordinatorPeer
+        from troth.wire.coordinator.ttypes import Enrolment
+        from troth.wire.participant import ParticipantPeer
+        from troth.wire.values.ttypes import Sender
+        west = self.bank.branches["west"]
+        peer = transfer.call_service(ParticipantPeer.Client, "127.0.0.1", west.ports["peer_port"], 5)
+        hello = peer.hello(1, Sender("nobody-000000000000", 1, 1, 0))
+        west.kill()
+        try:
+            enroll = transfer.call_service(
+                CoordinatorPeer.Client, "127.0.0.1",
+                self.bank.coordinator.ports["peer_port"], 5).enroll
+            for number in range(70):
+                enroll(Enrolment(1, "west", f"dead-{number}", hello.system_identifier,
+                                 hello.database_oid, hello.database_address, "127.0.1.1", 1,
+                                 peer_port=20_000 + number))
+        finally:
+            west.start()
+        code, out, err = self.run_bank(*self.move())
+        self.assertEqual(code, OK, out + err)
+
     def test_longest_deadline(self):
         """As long as a lease, whatever the time between its grant and the reply."""
         coordinator = self.coordinator()
