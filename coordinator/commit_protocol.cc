@@ -91,8 +91,7 @@ bool CommitProtocol::AnswerRepeated(const CommitAsked& e, std::uint32_t list) {
   return true;
 }
 
-// True when the commit cannot begin. A refusal leaves the id unheard; a claim that can never
-// commit is aborted at once, so that its branches are released.
+// True when the commit cannot begin. A refusal leaves the id unheard.
 bool CommitProtocol::RefuseNew(const CommitAsked& e) {
   if (!serving_ || draining_ || !registry_.Suspicion().empty()) {
     const std::string why = draining_   ? "the coordinator is draining"

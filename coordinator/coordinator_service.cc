@@ -6,6 +6,7 @@
 #include <chrono>
 #include <map>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include <glog/logging.h>
@@ -32,6 +33,7 @@ using SteadyClock = std::chrono::steady_clock;
 // Longer deadlines are no use: no transaction lasts longer than a lease.
 constexpr std::int64_t kMaxWaitMs = 30'000;
 constexpr std::size_t kMaxInquiries = 1'000;
+constexpr std::size_t kMaxHeuristics = 1'000;  // they must fit a frame
 
 [[noreturn]] void Throw(Reason reason, std::string message, bool retryable = false) {
   throw ToWire(Refusal{reason, retryable, std::move(message), "", ""});
@@ -524,7 +526,9 @@ class AdminHandler : public wire::CoordinatorAdminIf {
   }
   void heuristics(std::vector<wire::Heuristic>& reply) override {
     rep_->Look([&](const CommitProtocol& protocol) {
-      for (const HeuristicRecord& record : protocol.state().heuristics()) {
+      const auto& all = protocol.state().heuristics();
+      const std::size_t count = std::min(all.size(), kMaxHeuristics);
+      for (const HeuristicRecord& record : std::span(all).last(count)) {
         wire::Heuristic heuristic;
         heuristic.transaction_id = TransactionOf(record, rep_->options.coordinator_id).ToString();
         heuristic.participant = protocol.registry().at(record.participant).record.name;

@@ -94,7 +94,7 @@ struct HeuristicRecord {
   bool operator==(const HeuristicRecord&) const = default;
 };
 
-// A business key under which no commit is accepted any more (committed: `id` bears it).
+// A business key under which no commit is accepted while it is kept (committed: `id` bears it).
 struct KeyRecord {
   std::string key;
   bool closed = false;  // closed by an asker; then `id` is empty

@@ -408,6 +408,7 @@ service CoordinatorAdmin {
   CoordinatorStatus status() throws (1: troth.Refused refused),
   /** Oldest ids first, at most `limit` (at most 1,000). */
   list<TransactionStatus> transactions(1: i32 limit) throws (1: troth.Refused refused),
+  /** In the order in which they were recorded, the newest 1,000; the log has them all. */
   list<Heuristic> heuristics() throws (1: troth.Refused refused),
   /** Stops leasing and refuses new commits; in-flight ones end as they would. */
   void drain() throws (1: troth.Refused refused),
