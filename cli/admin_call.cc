@@ -35,6 +35,12 @@ int Call(const ControlOptions& options,
     }
   }
   apache::thrift::GlobalOutput.setOutputFunction([](const char*) {});  // we say it ourselves
+  const auto unanswered = [&](const std::string& how) {
+    std::cerr << "trothctl: " << how
+              << "\ntrothctl: what was ordered may have been done, or may yet "
+              << "be: look (trothctl status, show ID, heuristics) before you order it again\n";
+    return 4;
+  };
   bool connected = false;
   try {
     auto socket = std::make_shared<WireSocket>(tls.get(), address->host, address->port);
@@ -52,14 +58,22 @@ int Call(const ControlOptions& options,
     std::cerr << "trothctl: refused: " << refused.message << "\n";
     return 1;
   } catch (const apache::thrift::transport::TTransportException& e) {
+    if (connected) {
+      return unanswered(
+          "the call was sent to " + options.coordinator + ", and no answer came (" + e.what() +
+          "). Is this its administrators' port (--admin_port)?" +
+          (tls == nullptr ? " Does it speak TLS (--tls_cert, --tls_key, --tls_ca)?" : ""));
+    }
     std::cerr << "trothctl: no coordinator answers at " << options.coordinator << " (" << e.what()
-              << "). Is it running, and is this its administrators' port (--admin_port)?"
-              << (connected && tls == nullptr
-                      ? " Does it speak TLS (--tls_cert, --tls_key, --tls_ca)?"
-                      : "")
-              << "\n";
+              << "). Is it running, and is this its administrators' port (--admin_port)?\n";
     return 3;
   } catch (const apache::thrift::TException& e) {
+    using apache::thrift::TApplicationException;
+    const auto* const failed = dynamic_cast<const TApplicationException*>(&e);
+    if (failed != nullptr && failed->getType() != TApplicationException::UNKNOWN_METHOD) {
+      return unanswered("the coordinator at " + options.coordinator + " failed at the call (" +
+                        e.what() + "); its log says more");
+    }
     std::cerr << "trothctl: what answers at " << options.coordinator
               << " serves no administrators (" << e.what()
               << "): is this the coordinator's --admin_port?\n";

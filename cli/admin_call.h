@@ -13,7 +13,9 @@ namespace troth {
 int Usage(const std::string& how);
 
 // Connects to options.coordinator and runs `call`. 0 when it returns; 1 when the coordinator
-// refuses; 2 when the address is none; 3 when nobody answers. All but 0 is told on stderr.
+// refuses; 2 when the address is none; 3 when nobody is there who could do it; 4 when no answer
+// came to what was sent, or that the call failed: it may have been done. All but 0 is told on
+// stderr.
 int Call(const ControlOptions& options,
          const std::function<void(wire::CoordinatorAdminClient*)>& call);
 

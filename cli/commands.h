@@ -1,8 +1,10 @@
 // The commands of trothctl. Each prints to stdout what was asked for, to stderr why not, and
-// returns the exit code: 0 done, 1 refused, or the answer is no, 2 called wrongly, 3 not reachable.
+// returns the exit code: 0 done, 1 refused, or the answer is no, 2 called wrongly, 3 not reachable,
+// 4 no answer came, so that nobody knows what was done.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +34,14 @@ struct ControlOptions {
 };
 
 using Arguments = std::vector<std::string>;
+
+// A transaction as people name it: `<transaction id>`, or a GID, `troth:<participant>:<id>`.
+struct Asked {
+  std::string transaction_id;
+  std::string participant;  // of a GID
+};
+// None: said on stderr.
+std::optional<Asked> ParseAsked(const std::string& text);
 
 // Against a running coordinator.
 int StatusCommand(const ControlOptions& options, const Arguments& arguments);

@@ -21,27 +21,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::chrono::milliseconds kDatabaseTime{3'000};
-
-// `troth:<participant>:<transaction id>` or `<transaction id>`.
-struct Asked {
-  std::string transaction_id;
-  std::string participant;  // of a GID
-};
-std::optional<Asked> ParseAsked(const std::string& text) {
-  Asked asked{text, ""};
-  if (text.rfind("troth:", 0) == 0) {
-    const std::size_t colon = text.find(':', 6);
-    if (colon == std::string::npos) return std::nullopt;
-    asked = {text.substr(colon + 1), text.substr(6, colon - 6)};
-  }
-  if (TransactionId::Parse(asked.transaction_id).ok()) return asked;
-  return std::nullopt;
-}
-
-int NoId(const std::string& text) {
-  std::cerr << "trothctl: '" << text << "' is no transaction id, nor a GID of Troth\n";
-  return 2;
-}
+constexpr int kMost = 1'000;  // that a coordinator lists
 
 std::string Value(const std::string& text) {
   std::string quoted = "'";
@@ -110,7 +90,7 @@ int Inspect(const ControlOptions& options, const Arguments& arguments, const std
             const std::function<void(wire::TransactionReport*)>& print) {
   if (arguments.size() != 1) return Usage(name + " ID");
   const std::optional<Asked> asked = ParseAsked(arguments[0]);
-  if (!asked) return NoId(arguments[0]);
+  if (!asked) return 2;
   return Call(options, [&](wire::CoordinatorAdminClient* admin) {
     wire::TransactionReport report;
     admin->inspect(report, asked->transaction_id);
@@ -120,7 +100,7 @@ int Inspect(const ControlOptions& options, const Arguments& arguments, const std
 
 int ListInDoubt(const ControlOptions& options) {
   wire::InDoubtFilter filter;
-  filter.__set_limit(std::clamp(options.limit, 1, 1000));
+  filter.__set_limit(std::clamp(options.limit, 1, kMost));
   if (options.older_than_ms > 0) filter.__set_older_than_ms(options.older_than_ms);
   if (!options.participant.empty()) filter.__set_participant(options.participant);
   return Call(options, [&](wire::CoordinatorAdminClient* admin) {
@@ -143,7 +123,18 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments) {
   if (options.in_doubt) return ListInDoubt(options);
   return Call(options, [&](wire::CoordinatorAdminClient* admin) {
     std::vector<wire::TransactionStatus> list;
-    admin->transactions(list, options.limit);
+    const bool all = options.participant.empty() && options.older_than_ms == 0;
+    admin->transactions(list, all ? options.limit : kMost);
+    const auto limit = static_cast<std::size_t>(std::clamp(options.limit, 1, kMost));
+std::optional<Asked> ParseAsked(const std::string& text) {
+  Asked asked{text, ""};
+  const std::size_t colon = text.starts_with("troth:") ? text.find(':', 6) : std::string::npos;
+  if (colon != std::string::npos) asked = {text.substr(colon + 1), text.substr(6, colon - 6)};
+  if (TransactionId::Parse(asked.transaction_id).ok()) return asked;
+  std::cerr << "trothctl: '" << text << "' is no transaction id, nor a GID of Troth\n";
+  return std::nullopt;
+}
+
     json rows = json::array();
     Table table({"transaction", "state", "age", "waiting for"});
     for (const wire::TransactionStatus& t : list) {
@@ -155,6 +146,7 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments) {
       }
       std::string waiting;
       for (const std::string& name : names) waiting += (waiting.empty() ? "" : ", ") + name;
+      if (rows.size() == limit) break;
       table.Add({t.transaction_id, t.state, Age(t.age_ms), waiting});
       rows.push_back({{"transaction_id", t.transaction_id},
                       {"state", t.state},
@@ -174,6 +166,10 @@ int ShowCommand(const ControlOptions& options, const Arguments& arguments) {
     if (options.json) {
       std::cout << JsonText(ToJson(*report), 2);
     } else {
+    if (!all && rows.size() < limit && list.size() == kMost) {
+      std::cerr << "trothctl: only the " << kMost
+                << " oldest transactions were looked at; there may be more\n";
+    }
       PrintReport(*report, std::cout);
     }
   });
@@ -192,7 +188,7 @@ int TraceCommand(const ControlOptions& options, const Arguments& arguments) {
 int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
   if (arguments.size() != 1) return Usage("why ID|GID [--database CONNINFO]");
   const std::optional<Asked> asked = ParseAsked(arguments[0]);
-  if (!asked) return NoId(arguments[0]);
+  if (!asked) return 2;
   if (const Status secret = CheckNoSecret(options.database, "--database"); !secret.ok()) {
     std::cerr << "trothctl: " << secret.message() << "\n";
     return 2;
@@ -201,7 +197,7 @@ int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
   int code = Call(options, [&](wire::CoordinatorAdminClient* admin) {
     admin->inspect(report, asked->transaction_id);
   });
-  if (code == 3 && !asked->participant.empty() && !options.database.empty()) {
+  if ((code == 3 || code == 4) && !asked->participant.empty() && !options.database.empty()) {
     // The coordinator is away: what its database shows of the one branch is better than nothing.
     report.transaction_id = asked->transaction_id;
     report.state = "unknown";

@@ -46,7 +46,7 @@ constexpr char kUsage[] =
     "  trothctl heuristics                        branches that ended against the decision\n"
     "  trothctl participants [list]               who is registered, up, and owes what\n"
     "  trothctl participants forget|rebind NAME\n"
-    "  trothctl resolve ID --commit|--abort --reason TEXT [--decision_lost]\n"
+    "  trothctl resolve ID|GID --commit|--abort --reason TEXT [--decision_lost]\n"
     "                                             settle by hand: shows it first, then does it\n"
     "  trothctl drain [--wait_s N]                stop leasing ids; wait for what is under way\n"
     "  trothctl doctor                            look at the whole deployment, say what to mend\n"
@@ -57,8 +57,9 @@ constexpr char kUsage[] =
     "  trothctl wal verify|stats|dump DIR [--name NAME]\n"
     "                                             reads a log directory, changes nothing\n"
     "\n"
-    "Exit codes: 0 done; 1 refused, not intact, shown and not done, or something is left;\n"
-    "2 called wrongly; 3 not reachable.";
+    "Exit codes: 0 done; 1 refused, not intact, shown and not done, or something is left or "
+    "unknown;\n"
+    "2 called wrongly; 3 not reachable; 4 sent, and no answer came: it may have been done.";
 
 // `500ms`, `30s`, `30` (seconds), `5min`, `2h`; nothing is 0.
 bool ParseAge(const std::string& text, std::int64_t* ms) {

@@ -11,7 +11,6 @@
 
 #include "cli/admin_call.h"
 #include "cli/report_text.h"
-#include "common/transaction_id.h"
 #include "wire/report_json.h"
 
 namespace troth {
@@ -53,14 +52,16 @@ bool Confirmed(const ControlOptions& options, const std::string& id, const std::
 }  // namespace
 
 int ResolveCommand(const ControlOptions& options, const Arguments& arguments) {
-  if (arguments.size() != 1 || options.commit == options.abort || options.reason.empty() ||
-      !TransactionId::Parse(arguments[0]).ok()) {
+  if (arguments.size() != 1 || options.commit == options.abort || options.reason.empty()) {
     return Usage(
-        "resolve ID --commit|--abort --reason \"why\" [--who NAME] [--decision_lost] "
+        "resolve ID|GID --commit|--abort --reason \"why\" [--who NAME] [--decision_lost] "
         "[--yes | --token TOKEN]");
   }
+  const std::optional<Asked> asked = ParseAsked(arguments[0]);
+  if (!asked) return 2;
+  const std::string& id = asked->transaction_id;
   wire::ResolveRequest request;
-  request.transaction_id = arguments[0];
+  request.transaction_id = id;
   request.commit = options.commit;
   request.who = options.who.empty() ? UserAndHost() : options.who;
   request.reason = options.reason;
@@ -86,7 +87,7 @@ int ResolveCommand(const ControlOptions& options, const Arguments& arguments) {
         return;
       }
       if (!options.json) PrintSteps(resolution, false);
-      if (!Confirmed(options, arguments[0], resolution.token)) return;
+      if (!Confirmed(options, id, resolution.token)) return;
       request.__set_token(resolution.token);
     } else {
       request.__set_token(options.token);

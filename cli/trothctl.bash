@@ -50,7 +50,7 @@ _trothctl() {
   case $command in
     '') COMPREPLY=($(compgen -W "$commands" -- "$current")) ;;
     show | trace | why | resolve)
-      COMPREPLY=($(compgen -W "$(_trothctl_ask transaction list)" -- "$current")) ;;
+      COMPREPLY=($(compgen -W "$(_trothctl_ask transaction_id list)" -- "$current")) ;;
     participants) COMPREPLY=($(compgen -W 'list forget rebind' -- "$current")) ;;
     wal)
       if [[ $previous == wal ]]; then

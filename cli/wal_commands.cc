@@ -183,10 +183,10 @@ int Dump(const ControlOptions& options, const std::string& directory) {
   std::optional<TransactionId> only;
   std::string whose = options.name;
   if (!options.transaction.empty()) {
-    const Result<TransactionId> id = TransactionId::Parse(options.transaction);
-    if (!id.ok()) return Report(id.status());
-    only = *id;
-    if (whose.empty()) whose = id->coordinator;
+    const std::optional<Asked> asked = ParseAsked(options.transaction);
+    if (!asked) return 2;
+    only = *TransactionId::Parse(asked->transaction_id);
+    if (whose.empty()) whose = only->coordinator;
   }
   ControlOptions wanted = options;
   wanted.name = whose;

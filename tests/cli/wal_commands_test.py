@@ -76,6 +76,9 @@ class WalCommands(unittest.TestCase):
         code, out, _ = self.wal_command("dump", self.wal, "--transaction", one)
         self.assertEqual(code, 0)
         self.assertIn("commit " + one.split(".", 1)[1], out)
+        self.assertEqual(self.wal_command("dump", self.wal, "--transaction", "troth:east:" + one),
+                         (0, out, ""))
+        self.assertEqual(self.wal_command("dump", self.wal, "--transaction", "east:" + one)[0], 2)
         code, out, _ = self.wal_command("dump", self.wal, "--json")
         self.assertEqual(code, 0)
         records = [json.loads(line) for line in out.splitlines()]

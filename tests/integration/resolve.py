@@ -245,3 +245,7 @@ class ResolveTest(unittest.TestCase):
 
 if __name__ == "__main__":
     prologue.main(globals())
+        identity, claims = self.stuck.begin(account=16)
+        self.stuck.lose("east")
+        self.stuck.decide(identity, claims)
+        self.assertEqual(offered("show", "ba"), [identity])
