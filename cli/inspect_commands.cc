@@ -103,18 +103,35 @@ int ListInDoubt(const ControlOptions& options) {
   filter.__set_limit(std::clamp(options.limit, 1, kMost));
   if (options.older_than_ms > 0) filter.__set_older_than_ms(options.older_than_ms);
   if (!options.participant.empty()) filter.__set_participant(options.participant);
-  return Call(options, [&](wire::CoordinatorAdminClient* admin) {
+  bool whole = true;
+  const int code = Call(options, [&](wire::CoordinatorAdminClient* admin) {
     std::vector<wire::TransactionReport> list;
     admin->in_doubt(list, filter);
+    wire::TransactionReport unasked;
+    if (!list.empty() && list.back().transaction_id.empty()) {
+      unasked = std::move(list.back());
+      list.pop_back();
+    }
     if (options.json) {
       std::cout << JsonText(ToJson(list), 2);
     } else {
       PrintInDoubt(list, std::cout);
     }
+    whole = !PrintUnknown(unasked, std::cerr);
   });
+  return code == 0 && !whole ? 1 : code;
 }
 
 }  // namespace
+
+std::optional<Asked> ParseAsked(const std::string& text) {
+  Asked asked{text, ""};
+  const std::size_t colon = text.starts_with("troth:") ? text.find(':', 6) : std::string::npos;
+  if (colon != std::string::npos) asked = {text.substr(colon + 1), text.substr(6, colon - 6)};
+  if (TransactionId::Parse(asked.transaction_id).ok()) return asked;
+  std::cerr << "trothctl: '" << text << "' is no transaction id, nor a GID of Troth\n";
+  return std::nullopt;
+}
 
 int ListCommand(const ControlOptions& options, const Arguments& arguments) {
   if (!arguments.empty()) {
@@ -126,18 +143,10 @@ int ListCommand(const ControlOptions& options, const Arguments& arguments) {
     const bool all = options.participant.empty() && options.older_than_ms == 0;
     admin->transactions(list, all ? options.limit : kMost);
     const auto limit = static_cast<std::size_t>(std::clamp(options.limit, 1, kMost));
-std::optional<Asked> ParseAsked(const std::string& text) {
-  Asked asked{text, ""};
-  const std::size_t colon = text.starts_with("troth:") ? text.find(':', 6) : std::string::npos;
-  if (colon != std::string::npos) asked = {text.substr(colon + 1), text.substr(6, colon - 6)};
-  if (TransactionId::Parse(asked.transaction_id).ok()) return asked;
-  std::cerr << "trothctl: '" << text << "' is no transaction id, nor a GID of Troth\n";
-  return std::nullopt;
-}
-
     json rows = json::array();
     Table table({"transaction", "state", "age", "waiting for"});
     for (const wire::TransactionStatus& t : list) {
+      if (rows.size() == limit) break;
       const auto& names = t.waiting_for;
       if (t.age_ms < options.older_than_ms) continue;
       if (!options.participant.empty() &&
@@ -146,7 +155,6 @@ std::optional<Asked> ParseAsked(const std::string& text) {
       }
       std::string waiting;
       for (const std::string& name : names) waiting += (waiting.empty() ? "" : ", ") + name;
-      if (rows.size() == limit) break;
       table.Add({t.transaction_id, t.state, Age(t.age_ms), waiting});
       rows.push_back({{"transaction_id", t.transaction_id},
                       {"state", t.state},
@@ -158,6 +166,10 @@ std::optional<Asked> ParseAsked(const std::string& text) {
     } else {
       table.Print(std::cout);
     }
+    if (!all && rows.size() < limit && list.size() == kMost) {
+      std::cerr << "trothctl: only the " << kMost
+                << " oldest transactions were looked at; there may be more\n";
+    }
   });
 }
 
@@ -166,10 +178,6 @@ int ShowCommand(const ControlOptions& options, const Arguments& arguments) {
     if (options.json) {
       std::cout << JsonText(ToJson(*report), 2);
     } else {
-    if (!all && rows.size() < limit && list.size() == kMost) {
-      std::cerr << "trothctl: only the " << kMost
-                << " oldest transactions were looked at; there may be more\n";
-    }
       PrintReport(*report, std::cout);
     }
   });

@@ -251,6 +251,21 @@ void PrintReport(const wire::TransactionReport& report, std::ostream& out) {
   PrintHeuristics(report, out);
 }
 
+bool PrintUnknown(const wire::TransactionReport& report, std::ostream& out) {
+  bool any = false;
+  for (const wire::BranchReport& branch : report.branches) {
+    if (branch.state != "unknown") continue;
+    any = true;
+    out << "trothctl: " << branch.participant
+        << " could not be asked what it holds: " << branch.unseen << "\n";
+  }
+  if (any) {
+    out << "trothctl: start it, and repeat this; or ask its database: docs/operations.md, \"Who "
+           "could not be asked\"\n";
+  }
+  return any;
+}
+
 void PrintTimeline(const wire::TransactionReport& report, std::ostream& out) {
   PrintHead(report, out);
   PrintHeuristics(report, out);

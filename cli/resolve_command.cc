@@ -93,12 +93,12 @@ int ResolveCommand(const ControlOptions& options, const Arguments& arguments) {
       request.__set_token(options.token);
     }
     admin->resolve(resolution, request);
-    done = true;
     if (options.json) {
       std::cout << JsonText(json{{"done", true}, {"steps", resolution.steps}}, 2);
     } else {
       PrintSteps(resolution, true);
     }
+    done = !PrintUnknown(resolution.report, std::cerr);
   });
   if (code != 0) return code;
   return done ? 0 : 1;

@@ -70,6 +70,9 @@ Status Ask(Security* security, const ThriftChannel::Whereabouts& where,
     call(&client);
   } catch (const wire::Refused& refused) {
     return Status(Code::kUnavailable, refused.message);
+  } catch (const apache::thrift::TApplicationException& e) {
+    return Status(Code::kRefused, std::string("it cannot do that (") + e.what() +
+                                      "), as participants in Python cannot");
   } catch (const apache::thrift::TException& e) {
     return Status(Code::kUnavailable, std::string("it does not answer: ") + e.what());
   }
@@ -101,6 +104,10 @@ wire::Diagnosis AskDiagnosis(Security* security, const Member& member) {
     finding.advice = "start it, or see why it cannot be reached at " + member.address +
                      "; gone for good: trothctl participants forget " + member.name;
   }
+  if (asked.code() == Code::kRefused) {
+    diagnosis.findings.back().verdict = "warning";
+    diagnosis.findings.back().advice = "look at its database and its log";
+  }
   return diagnosis;
 }
 
@@ -124,6 +131,7 @@ bool Prepares(const wire::BranchReport& branch) {
 }
 bool Stray(const wire::BranchReport& branch) { return branch.state == "unheard-of"; }
 bool Holds(const wire::BranchReport& branch) { return branch.__isset.prepared; }
+bool Unknown(const wire::BranchReport& branch) { return branch.state == "unknown"; }
 
 std::string WhyOf(const wire::TransactionReport& report) {
   const std::string& state = report.state;
@@ -197,6 +205,17 @@ wire::BranchReport BranchOf(const Member& member, const std::string& id, std::st
   branch.address = member.address;
   branch.database_address = member.database_address;
   return branch;
+}
+
+// Adds whoever could not be asked: nothing here tells whether it holds a branch of this.
+void AddUnknown(const Members& members, const std::map<std::string, Prepared>& held,
+                wire::TransactionReport* report) {
+  for (const auto& [name, prepared] : held) {
+    if (prepared.ok()) continue;
+    wire::BranchReport& branch = report->branches.emplace_back(
+        BranchOf(members.at(name), report->transaction_id, "unknown"));
+    branch.__set_unseen(prepared.status().message());
+  }
 }
 
 }  // namespace
@@ -474,7 +493,8 @@ std::vector<wire::TransactionReport> Inspection::InDoubt(const wire::InDoubtFilt
     wire::TransactionReport report = rep_->ReportOf(view, now, members);
     reports.emplace(report.transaction_id, std::move(report));
   }
-  rep_->Attach(members, AskAll(rep_->channel->security(), members, {}), &reports);
+  const auto held = AskAll(rep_->channel->security(), members, {});
+  rep_->Attach(members, held, &reports);
   rep_->Judge(&reports);
 
   std::vector<wire::TransactionReport> list;
@@ -503,6 +523,18 @@ std::vector<wire::TransactionReport> Inspection::InDoubt(const wire::InDoubtFilt
       room -= waiting.size();
     }
   }
+  // What those hold whom nobody could ask belongs to this list, and is not in it.
+  wire::TransactionReport unasked;
+  unasked.state = "unknown";
+  unasked.age_ms = -1;
+  AddUnknown(members, held, &unasked);
+  if (filter.__isset.participant) {
+    std::erase_if(unasked.branches, [&](const wire::BranchReport& branch) {
+      return branch.participant != filter.participant;
+    });
+  }
+  unasked.why = "could not be asked what they hold: " + Names(unasked, Unknown);
+  if (!unasked.branches.empty()) list.push_back(std::move(unasked));
   return list;
 }
 
@@ -589,12 +621,19 @@ Result<wire::TransactionReport> Inspection::Inspect(const std::string& transacti
       report.branches.push_back(std::move(branch));
     }
   }
-  rep_->Attach(members, AskAll(rep_->channel->security(), members, {transaction_id}), &reports);
+  const auto held = AskAll(rep_->channel->security(), members, {transaction_id});
+  rep_->Attach(members, held, &reports);
   for (const wire::BranchReport& branch : report.branches) {
     report.in_doubt = report.in_doubt || branch.__isset.prepared;
   }
   report.heuristics = std::move(heuristics);
   report.why = WhyOf(report);
+  // Of the others the coordinator knows the branches, or has an answer when they ask.
+  if (!view && !record && answer != InDoubtAnswer::kAborted && answer != InDoubtAnswer::kPending) {
+    AddUnknown(members, held, &report);
+    const std::string unknown = Names(report, Unknown);
+    if (!unknown.empty()) report.why += "; nobody knows what is held by " + unknown;
+  }
   if (ours) report.timeline = rep_->TimelineOf(id->local, names);
   for (const wire::BranchReport& branch : report.branches) {
     if (!branch.__isset.prepared) continue;

@@ -36,7 +36,10 @@ class Inspection {
   void Start();
   void Stop();
 
-  // See CoordinatorAdmin.in_doubt and .inspect. kInvalid: no transaction id.
+  // See CoordinatorAdmin.in_doubt and .inspect. kInvalid: no transaction id. Participants that
+  // could not be asked are branches in state `unknown`, with `unseen`: of a transaction that no
+  // answer of the coordinator settles; and of a last report of the list, which has no transaction
+  // id.
   std::vector<wire::TransactionReport> InDoubt(const wire::InDoubtFilter& filter);
   Result<wire::TransactionReport> Inspect(const std::string& transaction_id);
 

@@ -43,6 +43,16 @@ void Abort(const wire::TransactionReport& report, ResolvePlan* plan) {
   }
 }
 
+// "east (it is down: ask its database)", of those that could not be asked.
+std::string Unknown(const wire::TransactionReport& report) {
+  std::string text;
+  for (const wire::BranchReport& branch : report.branches) {
+    if (branch.state != "unknown") continue;
+    text += (text.empty() ? "" : ", ") + branch.participant + " (" + branch.unseen + ")";
+  }
+  return text;
+}
+
 // By the participants that hold it, without a coordinator's answer.
 void Settle(const wire::TransactionReport& report, bool commit, ResolvePlan* plan) {
   plan->settle = true;
@@ -53,6 +63,13 @@ void Settle(const wire::TransactionReport& report, bool commit, ResolvePlan* pla
                           (commit ? "COMMIT" : "ROLLBACK") + " PREPARED '" + branch.gid +
                           "' (xid " + std::to_string(branch.prepared.xid) + ") at " +
                           branch.participant);
+  }
+  const std::string unknown = Unknown(report);
+  if (plan->steps.empty() && !unknown.empty()) {
+    plan->refused = "who could be asked holds nothing of it, and nobody knows what is held by " +
+                    unknown +
+                    ". Repeat it when they can be asked; one that never can: docs/operations.md, "
+                    "\"Who could not be asked\"";
   }
 }
 
@@ -86,7 +103,7 @@ ResolvePlan PlanResolve(const wire::TransactionReport& report,
     // Delivered by itself, unless the evidence of its branches is kept no more.
     bool delivered = true;
     for (const wire::BranchReport& branch : report.branches) {
-      delivered = delivered && branch.state != "unheard-of";
+      delivered = delivered && branch.state != "unheard-of" && branch.state != "unknown";
     }
     if (!delivered) Settle(report, /*commit=*/true, &plan);
   } else if (request.commit) {

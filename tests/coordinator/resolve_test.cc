@@ -83,6 +83,29 @@ TEST(PlanResolve, ALostDecisionIsDeclared) {
   }
 }
 
+// An order was answered "nothing to do" while the branch of a participant that was down held locks.
+TEST(PlanResolve, WhoCouldNotBeAskedMayHoldIt) {
+  for (const char* state : {"expired", "not-mine", "committed"}) {
+    wire::TransactionReport report = Report(state, "unheard-of");
+    wire::BranchReport& east = report.branches[0];
+    east.state = "unknown";
+    east.__isset.prepared = false;
+    east.__set_unseen("it is down");
+    ResolvePlan plan = PlanResolve(report, Order(true, true));
+    EXPECT_EQ(plan.refused, "") << state << ": west holds it";
+    ASSERT_EQ(plan.branches.size(), 1u) << state;
+    EXPECT_EQ(plan.branches[0].participant, "west");
+    EXPECT_EQ(plan.steps.size(), 1u);
+    report.branches.pop_back();
+    plan = PlanResolve(report, Order(true, true));
+    EXPECT_NE(plan.refused.find("east (it is down)"), std::string::npos) << state << plan.refused;
+    EXPECT_TRUE(plan.steps.empty() && plan.branches.empty());
+    report.branches.clear();
+    plan = PlanResolve(report, Order(true, true));
+    EXPECT_TRUE(plan.refused.empty() && plan.steps.empty()) << "all were asked, none holds it";
+  }
+}
+
 TEST(PlanResolve, CommittedWithoutItsRecordIsCommittedByOrder) {
   const ResolvePlan plan = PlanResolve(Report("committed", "unheard-of"), Order(true));
   EXPECT_EQ(plan.refused, "");

@@ -39,7 +39,7 @@ class OperatorTest(unittest.TestCase):
                 branch.start()
         if not bank.coordinator.running():
             bank.coordinator.start()
-        until("nothing is in doubt", lambda: not self.stuck.ctl_json("list", "--in_doubt"))
+        until("nothing is in doubt", lambda: self.stuck.in_doubt() == [])
 
     def database(self):
         """What `--database` must say for a private cluster."""
@@ -77,7 +77,7 @@ class OperatorTest(unittest.TestCase):
         first, second = stuck.wait_behind("east", 1, 2)
         if TRANSCRIPT:
             time.sleep(20)  # for ages as an operator meets them
-        listed = stuck.ctl("list", "--in_doubt")
+        listed = stuck.ctl("list", "--in_doubt", code=1)
         database = self.database()
         why = stuck.ctl("why", identity, "--database", database)
         if TRANSCRIPT:
@@ -90,6 +90,7 @@ class OperatorTest(unittest.TestCase):
         self.assertRegex(line, r"not applied at east \(down for [0-9]+ s\)")
         self.assertRegex(line, r"committed +[0-9]+ (ms|s) ")
         self.assertRegex(why, r"prepared for [0-9]+ (ms|s) in database bank, xid [0-9]+")
+        self.assertIn("east could not be asked what it holds: it is down", listed)
         # Whom it blocks: the first waits for the branch, the second for the first.
         self.assertIn("2 sessions waiting", why)
         rows = {int(r.split()[0]): r for r in why.splitlines() if re.match(r"[0-9]+ ", r)}

@@ -35,7 +35,7 @@ class ResolveTest(unittest.TestCase):
         for process in (bank.coordinator, *bank.branches.values()):
             if not process.running():
                 process.start()
-        until("nothing is in doubt", lambda: not self.stuck.ctl_json("list", "--in_doubt"), 40)
+        until("nothing is in doubt", lambda: self.stuck.in_doubt() == [], 40)
 
     def balance(self, name, account):
         """Of one account."""
@@ -108,7 +108,7 @@ class ResolveTest(unittest.TestCase):
             gid = f"troth:east:{identity}"
             stuck.bank.sql("east", f"BEGIN; UPDATE account SET balance = balance + {change} WHERE "
                            f"number = 9; PREPARE TRANSACTION '{gid}'")
-            listed = until("it is listed", lambda: stuck.ctl_json("list", "--in_doubt"))
+            listed = until("it is listed", stuck.in_doubt)
             self.assertEqual([(r["transaction_id"], r["state"]) for r in listed],
                              [(identity, "not-mine")])
             said = stuck.ctl("resolve", identity, what, *ORDER, "--yes", code=1)
@@ -120,6 +120,38 @@ class ResolveTest(unittest.TestCase):
         self.assertEqual(self.balance("east", 9), before - 5)
         orders = [h["what"] for h in stuck.ctl_json("heuristics")]
         self.assertTrue(any("ordered to commit by ops on call" in what for what in orders))
+
+    def test_who_could_not_be_asked(self):
+        """A branch of a participant that is down: nobody says that there is nothing to do."""
+        stuck = self.stuck
+        identity = "gone-0123456789ab.1-00000001.3"
+        order = ("resolve", f"troth:east:{identity}", "--abort", *ORDER, "--decision_lost", "--yes")
+        for name in ("east", "west"):
+            stuck.bank.sql(name, "BEGIN; UPDATE account SET balance = balance WHERE number = 15; "
+                           f"PREPARE TRANSACTION 'troth:{name}:{identity}'")
+        gids = {name: f"troth:{name}:{identity}" for name in ("east", "west")}
+        stuck.lose("east")
+        done = stuck.ctl(*order, code=1)
+        self.assertIn("ROLLBACK PREPARED '" + gids["west"], done)
+        self.assertIn("east could not be asked what it holds: it is down", done)
+        self.assertEqual(stuck.bank.prepared()[0], {gids["east"]})
+        said = stuck.ctl(*order, code=1)
+        self.assertIn("nobody knows what is held by east (it is down", said)
+        self.assertNotIn("nothing to do", said)
+        listed = stuck.ctl("list", "--in_doubt", code=1)
+        self.assertNotIn(identity, listed)
+        self.assertIn("east could not be asked what it holds: it is down", listed)
+        self.assertNotIn("east", stuck.ctl("list", "--in_doubt", "--participant", "west"))
+        shown = stuck.ctl_json("show", identity)
+        self.assertEqual([(b["participant"], b["state"]) for b in shown["branches"]],
+                         [("east", "unknown")])
+        words = stuck.bank.clusters["east"].conninfo("bank")
+        self.assertIn("prepared for", stuck.ctl("why", identity, "--database", words))
+        stuck.bank.branches["east"].start()
+        until("all can be asked", lambda: stuck.in_doubt() is not None)
+        self.assertIn("ROLLBACK PREPARED '" + gids["east"], stuck.ctl(*order))
+        self.assertEqual(stuck.bank.prepared()[0], set())
+        self.assertIn("nothing to do", stuck.ctl(*order))
 
     def test_an_order_about_another_coordinators(self):
         """It is shown with that transaction, not with ours of the same epoch and sequence."""
@@ -232,6 +264,10 @@ class ResolveTest(unittest.TestCase):
         self.assertIn("--in_doubt", offered("list", "--"))
         self.assertEqual(offered("participants", "forget", "e"), ["east"])
         self.assertEqual(offered("wal", "d"), ["dump"])
+        identity, claims = self.stuck.begin(account=16)
+        self.stuck.lose("east")
+        self.stuck.decide(identity, claims)
+        self.assertEqual(offered("show", "ba"), [identity])
 
     def test_asked_wrongly(self):
         """An order without its reason, or without a direction, is none."""
@@ -245,7 +281,3 @@ class ResolveTest(unittest.TestCase):
 
 if __name__ == "__main__":
     prologue.main(globals())
-        identity, claims = self.stuck.begin(account=16)
-        self.stuck.lose("east")
-        self.stuck.decide(identity, claims)
-        self.assertEqual(offered("show", "ba"), [identity])

@@ -83,7 +83,9 @@ class StarvedTest(unittest.TestCase):
         self.assertIn("there is no thread for it", stuck.bank.coordinator.log.read_text())
         # The participants are asked by connections that these cannot serve: that is told.
         self.assertEqual(admin.inspect(identity).state, "pending")
-        self.assertEqual(admin.in_doubt(InDoubtFilter()), [])
+        unasked, = admin.in_doubt(InDoubtFilter())
+        self.assertEqual((unasked.transaction_id, unasked.state), ("", "unknown"))
+        self.assertEqual([b.participant for b in unasked.branches], ["east", "west"])
         found = {d.process: d.findings for d in admin.diagnose()}
         self.assertIn("does not answer", found["participant east"][0].what)
         self.assertIn("one after the other", stuck.bank.coordinator.log.read_text())

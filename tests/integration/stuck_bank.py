@@ -92,6 +92,16 @@ class StuckBank:
         """As ctl_json, of a command that ends with `code` and says nothing on stderr."""
         return json.loads(self.ctl(*arguments, "--json", code=code))
 
+    def in_doubt(self):
+        """What `list --in_doubt` tells; None when a participant could not be asked."""
+        line = [str(self.bin / "trothctl"), "--coordinator",
+                f"127.0.0.1:{self.bank.coordinator.ports['admin_port']}", "list", "--in_doubt",
+                "--json"]
+        done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=60, check=False)
+        assert done.returncode == (1 if done.stderr else 0), (done.returncode, done.stderr)
+        return None if done.stderr else json.loads(done.stdout)
+
     def connect(self):
         """A client's connection."""
         return transfer.connect_coordinator(

@@ -295,10 +295,10 @@ def use(root):
                 for command in (["/tmp/application/build/pay"], ["/tmp/application/pay"],
                                 ["python3", "/tmp/application/pay.py"]):
                     pay(root, command)
+                look(root)
             finally:
                 ledger.terminate()
                 ledger.wait(30)
-            look(root)
         found = (sql("east", "SELECT balance FROM account"),
                  sql("ledger", "SELECT count(*), sum(amount) FROM line"),
                  sql("postgres", "SELECT count(*) FROM pg_prepared_xacts"))

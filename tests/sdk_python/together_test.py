@@ -5,6 +5,7 @@ programs built (TROTH_BIN or build/release/bin); skipped, and says so, when ther
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -109,6 +110,29 @@ class Together(unittest.TestCase):
         outcomes = [self.transfer(1 + i % ACCOUNTS, last=i % 2 == 1) for i in range(40)]
         self.assertEqual({outcome.kind for outcome in outcomes}, {troth.Kind.COMMITTED})
         self.check(outcomes)
+
+    def test_an_operator_cannot_ask_python(self):
+        """That is told: an order ended with "nothing to do", while it held locks."""
+        if self.tls:
+            self.skipTest("the same over TLS")
+        identity = "gone-0123456789ab.1-00000001.1"
+        gid = f"troth:python:{identity}"
+        self.cluster.psql(f"BEGIN; INSERT INTO entry SELECT * FROM entry; PREPARE TRANSACTION '{gid}'",
+                          "python")
+
+        def ctl(*arguments, codes=(1,)):
+            done = subprocess.run(
+                [harness.find_program("trothctl"), "--coordinator",
+                 f"127.0.0.1:{self.processes['coordinator'].ports['admin_port']}", *arguments],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
+            self.assertIn(done.returncode, codes, done.stdout)
+            return done.stdout
+        said = ctl("resolve", identity, "--abort", "--decision_lost", "--reason", "test", "--yes")
+        self.assertIn("nobody knows what is held by python (it cannot", said)
+        self.assertIn("python could not be asked what it holds", ctl("list", "--in_doubt"))
+        self.assertRegex(ctl("doctor", codes=(0, 1)),
+                         "participant python\n +WARNING +participant: it cannot")
+        self.cluster.psql(f"ROLLBACK PREPARED '{gid}'", "python")
 
     def test_a_hang_up_ends_nobody(self):
         """It is ignored: files are read when they change."""
