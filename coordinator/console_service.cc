@@ -81,7 +81,10 @@ std::string AskInDoubt(Inspection* inspection) {
   filter.__set_older_than_ms(kWorthAWordMs);
   filter.__set_limit(static_cast<std::int32_t>(kLooked));
   try {
-    return JsonText(ToJson(inspection->InDoubt(filter)));
+    std::vector<wire::TransactionReport> list = inspection->InDoubt(filter);
+    // Who could not be asked stands among the participants.
+    if (!list.empty() && list.back().transaction_id.empty()) list.pop_back();
+    return JsonText(ToJson(list));
   } catch (const std::exception& e) {
     LOG(WARNING) << "the console could not ask what is in doubt: " << e.what();
     return "[]";

@@ -69,10 +69,8 @@ Status Ask(Security* security, const ThriftChannel::Whereabouts& where,
     }
     call(&client);
   } catch (const wire::Refused& refused) {
-    return Status(Code::kUnavailable, refused.message);
-  } catch (const apache::thrift::TApplicationException& e) {
-    return Status(Code::kRefused, std::string("it cannot do that (") + e.what() +
-                                      "), as participants in Python cannot");
+    const bool never = refused.reason == wire::Reason::INVALID;  // as participants in Python say
+    return Status(never ? Code::kRefused : Code::kUnavailable, refused.message);
   } catch (const apache::thrift::TException& e) {
     return Status(Code::kUnavailable, std::string("it does not answer: ") + e.what());
   }

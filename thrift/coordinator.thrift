@@ -300,7 +300,8 @@ struct BranchReport {
   /**
    * To the coordinator: `not-asked` (its prepare could not be sent), `asked`, `read-only`,
    * `prepared` (voted so), `finishing` (the decision was sent), `acknowledged`; `unheard-of`: the
-   * participant holds it, and no commit that names it was asked here.
+   * participant holds it, and no commit that names it was asked here; `unknown`: the participant
+   * could not be asked (`unseen` says why), and nothing here tells whether it holds a branch.
    */
   3: required string state,
   /** The coordinator has a connection to the participant now; else milliseconds since it lost
@@ -389,7 +390,9 @@ service CoordinatorAdmin {
   /**
    * Transactions that are undecided, or decided and not applied everywhere, and prepared branches
    * that participants hold and no transaction here accounts for; the oldest first. Asks every
-   * participant that is up, all at once, each 3 s at most. Without timelines.
+   * participant that is up, all at once, each 3 s at most. Without timelines. Those that could not
+   * be asked are the branches of a last report, beyond `limit`, whose transaction_id is empty and
+   * whose state is `unknown`.
    */
   list<TransactionReport> in_doubt(1: InDoubtFilter filter) throws (1: troth.Refused refused),
   /** One transaction with its timeline, its branches, and who waits for them. Asks the
@@ -399,7 +402,8 @@ service CoordinatorAdmin {
   /**
    * Settles by hand, in two calls: the first tells what would be done and gives a token, the
    * second does it. An abort binds in the machine first (law L11). Refused against a recorded
-   * decision; a commit that is not recorded only with `decision_lost`. What is settled ahead of
+   * decision, and when nothing is found and somebody could not be asked; a commit that is not
+   * recorded only with `decision_lost`. What is settled ahead of
    * the decision, or without it, is recorded as a heuristic.
    */
   Resolution resolve(1: ResolveRequest request) throws (1: troth.Refused refused),
