@@ -65,6 +65,7 @@ SweepAnswer FromWire(const SweepInquiry& inquiry, const wire::Answer& answer) {
 struct CoordinatorLink::Line {
   std::shared_ptr<WireSocket> socket;
   std::unique_ptr<wire::CoordinatorPeerClient> client;
+  bool reported = false;  // what was seen of all coordinators
 };
 
 CoordinatorLink::CoordinatorLink(std::string address, SelfDescription self,
@@ -161,6 +162,15 @@ void CoordinatorLink::Run() {
 }
 
 Status CoordinatorLink::Enrol(Line* line) {
+  // Who answers may be another than was thought: then the second try brings what was seen of it.
+  for (int i = 0; i < 2; ++i) {
+    Result<bool> enrolled = EnrolAs(line, coordinator());
+    if (!enrolled.ok() || *enrolled) return enrolled.status();
+  }
+  return Status(Code::kUnavailable, "it began another epoch meanwhile");
+}
+
+Result<bool> CoordinatorLink::EnrolAs(Line* line, const std::string& name) {
   Result<DatabaseState> state = resource_manager_->Look();
   if (!state.ok()) return state.status();
   if (TROTH_FAILPOINT("before-enrol")) return Status(Code::kUnavailable, "failpoint before-enrol");
@@ -175,16 +185,24 @@ Status CoordinatorLink::Enrol(Line* line) {
   enrolment.host = self_.host;
   enrolment.port = self_.port;
   enrolment.peer_port = self_.peer_port;
-  // Before the first enrolment the coordinator's name is a guess; it overlooks a wrong one.
-  const std::string name = coordinator();
   const std::map<std::string, SeenCoordinator> all = fence_->All();
+  std::optional<SeenCoordinator> brought;
   if (const auto known = all.find(name); known != all.end()) {
-    enrolment.__set_seen(ToWire(known->second));
+    brought = known->second;
   } else if (name.empty() && all.size() == 1) {
-    enrolment.__set_seen(ToWire(all.begin()->second));
+    brought = all.begin()->second;  // a guess
   }
+  if (brought.has_value()) enrolment.__set_seen(ToWire(brought));
   wire::Enrolled enrolled;
   try {
+    // An enrolment counts as heard at once, and brings the report of one coordinator: the others
+    // go first. Whoever answers overlooks all that are not of its name.
+    for (auto it = all.begin(); it != all.end() && !line->reported; ++it) {
+      if (brought.has_value() && it->first == brought->coordinator) continue;
+      std::vector<wire::Answer> none;
+      line->client->inquire(none, self_.participant, {}, ToWire(it->second));
+    }
+    line->reported = true;
     line->client->enroll(enrolled, enrolment);
   } catch (const wire::Refused& refused) {
     return Status(Code::kRefused, refused.message);
@@ -207,11 +225,16 @@ Status CoordinatorLink::Enrol(Line* line) {
   if (std::optional<Refusal> stale = fence_->Check(speaker)) {
     return Status(Code::kRefused, stale->message);
   }
-  fence_->Told(speaker);
+  const std::optional<SeenCoordinator> due = fence_->Seen(sender.coordinator);
+  const bool told = (due->epoch == speaker.epoch && due->epoch_random == speaker.epoch_random) ||
+                    (brought.has_value() && brought->coordinator == due->coordinator &&
+                     brought->epoch == due->epoch && brought->epoch_random == due->epoch_random &&
+                     brought->position >= due->position);
+  if (told) fence_->Told(speaker);
   MutexLock lock(&mutex_);
   coordinator_ = sender.coordinator;
-  secret_ = enrolled.secret;
-  return OkStatus();
+  secret_ = told ? enrolled.secret : "";
+  return told;
 }
 
 bool CoordinatorLink::Linger(Line* line) {

@@ -52,7 +52,7 @@ class CoordinatorLink {
 
   // Enrolled now, as far as is known.
   bool up() const { return up_; }
-  // `<name>-<mark>` of the coordinator; empty before the first enrolment.
+  // `<name>-<mark>` of the coordinator; empty before it first answered.
   std::string coordinator() const;
   // Key of the codes of early votes; empty before the first enrolment.
   std::string secret() const;
@@ -63,6 +63,9 @@ class CoordinatorLink {
 
   void Run();
   Status Enrol(Line* line);
+  // Brings what was seen of coordinator `name`. False: another one answered, or it has seen more
+  // of this one by now; nothing counts as told, and coordinator() is who answered.
+  Result<bool> EnrolAs(Line* line, const std::string& name);
   // Waits for the end of the connection, or the time to enrol again. True: the connection lives.
   bool Linger(Line* line);
   bool Pause(int milliseconds);

@@ -48,7 +48,7 @@ class SelfDescription:
 def _seen(seen: SeenCoordinator | None) -> Any:
     if seen is None:
         return coordinator_types.Seen(0, 0, 0)
-    return coordinator_types.Seen(seen.epoch, seen.epoch_random, seen.position)
+    return coordinator_types.Seen(seen.epoch, seen.epoch_random, seen.position, seen.coordinator)
 
 
 def _answer(inquiry: Inquiry, told: Any) -> Answer:
@@ -72,6 +72,7 @@ class _Line:
             self.transport.close()
             raise OSError(f"who answers at {host}:{port} is no coordinator: {why}")
         self.client = CoordinatorPeer.Client(protocol_on(self.transport))
+        self.reported = False  # what was seen of all coordinators
 
     def close(self) -> None:
         self.transport.close()
@@ -98,7 +99,7 @@ class CoordinatorLink:
         self._inquiry_lock = threading.Lock()
         self._inquiry_line: _Line | None = None
         self.up = False  # enrolled now, as far as is known
-        self.coordinator = ""  # `<name>-<mark>`; empty before the first enrolment
+        self.coordinator = ""  # `<name>-<mark>`; empty before it first answered
         self.secret = b""
 
     def start(self) -> None:
@@ -153,15 +154,30 @@ class CoordinatorLink:
         return self._wait(line, _ENROL_EVERY_S)
 
     def _enrol(self, line: _Line) -> None:
+        # Who answers may be another than was thought: then the second try brings what was seen of
+        # it.
+        if not self._enrol_as(line, self.coordinator) and \
+                not self._enrol_as(line, self.coordinator):
+            raise Unavailable("it began another epoch meanwhile")
+
+    def _enrol_as(self, line: _Line, name: str) -> bool:
+        """Brings what was seen of coordinator `name`. False: another one answered, or more was
+        seen of it by now; nothing counts as told, and self.coordinator is who answered."""
         state = self._rm.look()
         if failpoint.passing("before-enrol"):
             raise Unavailable("failpoint before-enrol")
-        # Before the first enrolment the coordinator's name is known only if there is just one.
-        met = self._fence.all()
-        seen = (self._fence.seen(self.coordinator) if self.coordinator
-                else met[0] if len(met) == 1 else None)
+        met = {one.coordinator: one for one in self._fence.all()}
+        seen = met.get(name)
+        if not name and len(met) == 1:
+            (seen,) = met.values()  # a guess
         me = self._self
         line.transport.set_timeout(_ANSWER_S)
+        # An enrolment counts as heard at once, and brings the report of one coordinator: the
+        # others go first. Whoever answers overlooks all that are not of its name.
+        for other in met.values():
+            if not line.reported and other is not seen:
+                line.client.inquire(me.participant, [], _seen(other))
+        line.reported = True
         enrolled = line.client.enroll(coordinator_types.Enrolment(
             version=PROTOCOL_VERSION, participant=me.participant, instance=me.instance,
             system_identifier=state.identity.system_identifier, database_oid=state.identity.oid,
@@ -174,9 +190,17 @@ class CoordinatorLink:
         speaker = SeenCoordinator(sender.coordinator, sender.epoch, sender.epoch_random,
                                   sender.position)
         self._fence.check(speaker)
+        self.coordinator = sender.coordinator
+        due = self._fence.seen(sender.coordinator)
+        if (due.epoch, due.epoch_random) != (speaker.epoch, speaker.epoch_random) and not (
+                seen is not None and seen.coordinator == due.coordinator and
+                (seen.epoch, seen.epoch_random) == (due.epoch, due.epoch_random) and
+                seen.position >= due.position):
+            self.secret = b""
+            return False
         self._fence.told(speaker)
         self.secret = bytes(enrolled.secret)
-        self.coordinator = sender.coordinator
+        return True
 
     def inquire(self, inquiries: list[Inquiry]) -> list[Answer]:
         """Asks about at most 1,000 branches. Waits at most 5 s. Raises Unavailable: ask again."""
