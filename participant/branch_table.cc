@@ -408,6 +408,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
         branch->evidence = result.evidence;
         branch->acquaintance = result.acquaintance;
         branch->Enter(State::kPrepared, clock_->NowMs());
+        branch->prepared_ms = branch->since_ms;
         return;
       }
       TROTH_MARK("prepared-and-aborted-meanwhile");

@@ -112,7 +112,7 @@ std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& reques
       // Trust is short: this process may have been stopped for long, and another instance have
       // finished the branch and prepared another under its GID.
       if (branch->evidence.xid == request.evidence->xid &&
-          clock_->NowMs() - branch->since_ms < kTrust.count()) {
+          clock_->NowMs() - branch->prepared_ms < kTrust.count()) {
         order->acquaintance = branch->acquaintance;
       }
       branch->Enter(State::kFinishing, clock_->NowMs());

@@ -39,7 +39,8 @@ struct BranchTable::Branch {
   bool cancelling = false;  // a thread is inside Session::Cancel with it
   // Why it ends as soon as whoever works on it lets go; or why it failed.
   std::optional<Refusal> doom;
-  Evidence evidence;  // kPrepared, kFinishing
+  Evidence evidence;             // kPrepared, kFinishing
+  std::int64_t prepared_ms = 0;  // first
   std::uint64_t acquaintance = 0;
 
   void Enter(State next, std::int64_t now_ms) {

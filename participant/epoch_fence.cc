@@ -28,12 +28,13 @@ std::optional<Refusal> EpochFence::Check(const SeenCoordinator& sender) {
   {
     MutexLock lock(&mutex_);
     Entry& entry = entries_[sender.coordinator];
+    const bool first = entry.seen.epoch == 0;
     if (std::optional<Refusal> stale = entry.Take(sender)) return stale;
-    if (entry.untold || entry.stored_epoch == entry.seen.epoch) return std::nullopt;
+    if (!first) return std::nullopt;
     entry.stored_epoch = entry.seen.epoch;
     entry.stored_position = entry.seen.position;
   }
-  Store(sender);  // the first that was ever heard of this coordinator
+  Store(sender);  // once; phase two does not wait for a database that takes no notes
   return std::nullopt;
 }
 
@@ -75,9 +76,15 @@ void EpochFence::Told(const SeenCoordinator& sender) {
 }
 
 void EpochFence::Store(const SeenCoordinator& seen) {
-  if (resource_manager_->StoreSeen(seen).ok()) return;
+  const Status stored = resource_manager_->StoreSeen(seen);
   MutexLock lock(&mutex_);
-  entries_[seen.coordinator].stored_epoch = 0;  // again at the next Tick
+  not_noted_ = stored.ok() ? "" : stored.ToString();
+  if (!stored.ok()) entries_[seen.coordinator].stored_epoch = 0;  // again at the next Tick
+}
+
+std::string EpochFence::NotNoted() const {
+  MutexLock lock(&mutex_);
+  return not_noted_;
 }
 
 std::optional<SeenCoordinator> EpochFence::Seen(const std::string& coordinator) const {

@@ -40,6 +40,8 @@ class EpochFence {
   // At least once a second: writes down positions that have grown, and takes in what other
   // instances of this participant wrote, so that an epoch begun at one ends the old at all.
   void Tick();
+  // Why the last note was not written, which Tick tries again; empty: it was.
+  std::string NotNoted() const;
 
  private:
   struct Entry {
@@ -58,6 +60,7 @@ class EpochFence {
   mutable Mutex mutex_;
   std::map<std::string, Entry> entries_ TROTH_GUARDED_BY(mutex_);
   std::int64_t stored_ms_ TROTH_GUARDED_BY(mutex_) = 0;
+  std::string not_noted_ TROTH_GUARDED_BY(mutex_);
 };
 
 }  // namespace troth

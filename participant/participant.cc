@@ -573,7 +573,13 @@ void ParticipantProcess::RunTicks() {
 
 // Apart: a note that the database is slow to take must not hold up deadlines.
 void ParticipantProcess::RunNotes() {
-  while (!StoppedWithin(kTickEvery)) fence_.Tick();
+  while (!StoppedWithin(kTickEvery)) {
+    fence_.Tick();
+    if (const std::string why = fence_.NotNoted(); !why.empty()) {
+      LOG_EVERY_N(WARNING, 1'000) << "what is seen of coordinators is not written into"
+                                  << " public.troth_seen, and tried again each second: " << why;
+    }
+  }
 }
 
 void ParticipantProcess::RunSweep() {

@@ -57,7 +57,13 @@ Status MakeNotes(PgConnection* connection) {
 PostgresResourceManager::PostgresResourceManager(PostgresOptions options)
     : options_(std::move(options)),
       acquaintance_(options_.conninfo, "troth " + options_.participant),
-      pool_(&acquaintance_, static_cast<std::size_t>(options_.pool_size), &PostgresSession::SetUp),
+      pool_(&acquaintance_, static_cast<std::size_t>(options_.pool_size),
+            [this](PgConnection* connection) {
+              // It may have restarted since the desk looked: nothing is voted on one that is unfit.
+              TROTH_RETURN_IF_ERROR(
+                  CheckServer(connection, options_.max_in_doubt, GidPrefix(options_.participant)));
+              return PostgresSession::SetUp(connection);
+            }),
       finisher_(&acquaintance_, static_cast<std::size_t>(options_.finish_connections)) {}
 
 PostgresResourceManager::~PostgresResourceManager() = default;
@@ -85,7 +91,8 @@ Result<PgConnection*> PostgresResourceManager::Desk() {
   TROTH_RETURN_IF_ERROR(
       CheckServer(opened->get(), options_.max_in_doubt, GidPrefix(options_.participant)));
   // Notes may be lost with a primary, and must not wait: not for a standby, not for a lock.
-  for (const char* sql : {"SET synchronous_commit = local", "SET lock_timeout = '1s'"}) {
+  for (const char* sql : {"SET synchronous_commit = local", "SET lock_timeout = '1s'",
+                          "SET default_transaction_read_only = off"}) {
     const Answer set = opened->get()->Execute(sql, {}, DeskDeadline());
     if (!set.ok) return Status(Code::kUnavailable, set.message);
   }

@@ -28,8 +28,7 @@ Status CheckServer(PgConnection* connection, int max_in_doubt, std::string_view 
       "  AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
       "  AND owner OPERATOR(pg_catalog.<>) session_user AND NOT"
       "  (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=)"
-      "   session_user) LIMIT 1),"
-      " pg_catalog.current_setting('default_transaction_read_only')",
+      "   session_user) LIMIT 1)",
       parameters, deadline);
   if (!answer.ok) return Status(Code::kUnavailable, At(*connection) + answer.message);
   const auto text = [&](std::size_t i) { return answer.rows[0][i].value_or(""); };

@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "common/failpoint.h"
-#include "participant/postgres_errors.h"
 
 namespace troth {
 namespace {
@@ -242,8 +241,10 @@ class PostgresFinisher::Lane {
     const bool proof_asked = job->stage == Stage::kFate || job->stage == Stage::kHistory;
     const bool not_found = answer.sqlstate == "42704" && !proof_asked;
     const bool future = answer.sqlstate == "22023" && job->stage == Stage::kFate;
-    if (!answer.ok && (ConnectionLost(answer.sqlstate) ||
-                       (!not_found && !future && job->stage != Stage::kHistory))) {
+    // The role may not read it, or it is not there: asked again, the answer is the same.
+    const bool unreadable =
+        job->stage == Stage::kHistory && (answer.sqlstate == "42501" || answer.sqlstate == "58P01");
+    if (!answer.ok && !not_found && !future && !unreadable) {
       // 55000: another session is at it. 42501, 0A000 and all else: an operator's matter; the
       // branch stays in doubt and is asked for again.
       Settle(job, FinishResult::Kind::kWorking, answer.message, answer.sqlstate);

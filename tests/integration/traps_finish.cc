@@ -1,5 +1,6 @@
 // PostgreSQL's traps around COMMIT PREPARED, crashes, copies and failovers (law L13).
 #include <atomic>
+#include <filesystem>
 
 #include "participant/postgres_connection.h"
 #include "tests/integration/trap_fixture.h"
@@ -374,6 +375,26 @@ TEST_F(FailoverTrap, WithoutThePrepare) {
   EXPECT_EQ(Balance(1), 100);
 }
 
+// A hazard is for good: what passes must not make one.
+TEST_F(FailoverTrap, AHistoryThatCannotBeReadNow) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  ASSERT_EQ(Commit(1).kind, Finished::kDone);
+  AwaitReplay();
+  FailOver();
+  const std::filesystem::path history =
+      cluster_.Sql("SHOW data_directory") + "/pg_wal/00000002.history";
+  const std::filesystem::path away = history.string() + ".away";
+  std::filesystem::rename(history, away);
+  std::filesystem::create_directory(history);
+  FinishResult result = Finish(1, true, 1);
+  EXPECT_EQ(result.kind, Finished::kWorking) << result.message;
+  std::filesystem::remove(history);
+  result = Finish(1, true, 1);
+  EXPECT_EQ(result.kind, Finished::kHazard) << result.message;
+  std::filesystem::rename(away, history);
+}
+
 TEST_F(FailoverTrap, AStandbyIsRefused) {
   PostgresOptions options = Options();
   options.conninfo = standby_.conninfo();
@@ -408,6 +429,26 @@ TEST_F(StartUp, MaxPreparedTransactions) {
       "ALTER SYSTEM SET max_prepared_transactions = 50");
 }
 TEST_F(StartUp, Fsync) { Has(Refusal({{"fsync", "off"}}), "ALTER SYSTEM SET fsync = on"); }
+// ... and comes back otherwise, or is set otherwise before more connections are made.
+TEST_F(StartUp, FsyncTurnedOffLater) {
+  Configure("fsync", "off");
+  const std::optional<troth::Refusal> refused = Take(1, 1);
+  Configure("fsync", "on");
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->reason, Refused::kDatabaseUnavailable);
+  EXPECT_TRUE(refused->retryable);
+  Has(refused->message, "ALTER SYSTEM SET fsync = on");
+  EXPECT_FALSE(Take(1, 1));
+}
+TEST_F(StartUp, ReadOnlyByDefault) {
+  cluster_.Sql("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on");
+  Restart();
+  const Status noted = manager_->StoreSeen({"main-0123456789ab", 1, 1, 1});
+  cluster_.Sql(
+      "BEGIN READ WRITE; ALTER ROLE CURRENT_USER RESET default_transaction_read_only; COMMIT");
+  EXPECT_TRUE(noted.ok()) << noted.ToString();
+  cluster_.Sql("DELETE FROM troth_seen");
+}
 TEST_F(StartUp, FullPageWrites) {
   Has(Refusal({{"full_page_writes", "off"}}), "ALTER SYSTEM SET full_page_writes = on");
 }

@@ -545,6 +545,29 @@ TEST_F(BranchTableTest, L13a_NotFoundProvesNothing) {
   EXPECT_EQ(Do("commit 3"), "hazard");
 }
 
+// A finish that came to nothing makes the vote no younger.
+TEST_F(BranchTableTest, L13d_TrustEndsASecondAfterTheVote) {
+  Do("work 1 a");
+  Do("prepare 1");
+  database_.fate = [](const std::string&, const std::string&) { return SimDatabase::Fate::kBusy; };
+  Do("pass 900");
+  EXPECT_EQ(Do("commit 1"), "working");
+  database_.fate = {};
+  database_.SettleByHand(Gid("1"), true);  // another instance
+  BeginOptions options;
+  options.gid = Gid("1");
+  options.mark = "m";
+  Granted<std::unique_ptr<Session>> late = manager_->Begin(options);  // its late duplicate
+  ASSERT_FALSE(static_cast<SimSession*>(late->get())->Add("b", 1));
+  PrepareItem items[] = {{late->get(), std::nullopt}};
+  manager_->Prepare(items, milliseconds(0));
+  ASSERT_EQ(items[0].result->kind, PrepareResult::Kind::kPrepared);
+  Do("pass 900");
+  EXPECT_EQ(Do("commit 1"), "done");
+  EXPECT_EQ(database_.Read("a"), 1);
+  EXPECT_EQ(database_.Read("b"), std::nullopt) << "what never voted was committed";
+}
+
 TEST_F(BranchTableTest, L13b_ADatabaseThatWentBackIsAHazard) {
   const SimDatabase::State backup = database_.Copy();
   Do("work 1 a");

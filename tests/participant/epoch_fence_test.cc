@@ -113,6 +113,30 @@ TEST_F(FenceTest, AnEpochThatTheDatabaseCouldNotTakeIsWrittenLater) {
   ASSERT_EQ((*manager.LoadSeen()).size(), 1u);
 }
 
+// Once it was tried anew in front of each call of a coordinator.
+TEST_F(FenceTest, OnlyATickTriesAgainToNote) {
+  struct Counting : SimResourceManager {
+    using SimResourceManager::SimResourceManager;
+    Status StoreSeen(const SeenCoordinator& seen) override {
+      ++stores;
+      return SimResourceManager::StoreSeen(seen);
+    }
+    int stores = 0;
+  } counting{&database};
+  EpochFence fence(&counting, &clock);
+  database.SetAway(true);
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(fence.Check({kMain, 4, 8, 11}));
+  EXPECT_EQ(counting.stores, 1);
+  fence.Tick();
+  EXPECT_NE(fence.NotNoted(), "");
+  EXPECT_EQ(counting.stores, 2);
+  database.SetAway(false);
+  clock.now_ms += 1'000;
+  fence.Tick();
+  EXPECT_EQ(fence.NotNoted(), "");
+  EXPECT_EQ((*manager.LoadSeen()).size(), 1u);
+}
+
 TEST_F(FenceTest, TwoEpochsOfOneNumberKeepWhatWasSeenFirst) {
   EpochFence fence(&manager, &clock);
   fence.Check({kMain, 4, 8, 90});
