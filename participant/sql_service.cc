@@ -18,6 +18,8 @@ namespace {
 constexpr std::size_t kMaxStatements = 100;
 // A frame holds 1 MiB; what is beside the rows has room in the rest.
 constexpr std::size_t kMaxReplyBytes = 900'000;
+// A query's rows come in portions, so that rows too wide for a reply do not all come here first.
+constexpr std::int64_t kFirstPortion = 10, kLargestPortion = 500;
 constexpr char kCursor[] = "troth_rows";
 
 // pg_type.oid of what does not come as text.
@@ -189,46 +191,20 @@ class Handler : public sql::SqlParticipantIf {
     return order;
   }
 
-  // A query is fetched through a cursor, so that a large result stays where it is.
-  static pqxx::result Fetch(pqxx::dbtransaction& tx, const Order& order) {
-    const std::vector<const char*> pointers = order.Pointers();
-    const auto parameters = pqxx::prepare::make_dynamic_params(pointers);
-    if (!order.IsQuery()) return tx.exec_params(order.sql, parameters);
-    long long wanted = order.max_rows;
-    if (order.rule != nullptr && order.rule->rows) wanted = std::max(wanted, *order.rule->rows);
-    const std::string cursor = kCursor;
-    tx.exec_params("DECLARE " + cursor + " NO SCROLL CURSOR FOR " + order.sql, parameters);
-    const pqxx::result rows =
-        tx.exec_params("FETCH FORWARD " + std::to_string(wanted + 1) + " FROM " + cursor);
-    // Its effects, and its locks, are those of the whole query, whatever comes back of it.
-    if (static_cast<long long>(rows.size()) > wanted) tx.exec("MOVE FORWARD ALL FROM " + cursor);
-    tx.exec_params("CLOSE " + cursor);
-    return rows;
-  }
-
-  static sql::StatementResult Execute(pqxx::dbtransaction& tx, const Order& order,
-                                      std::size_t* bytes) {
-    const pqxx::result rows = Fetch(tx, order);
-    const bool gives_rows = rows.columns() > 0;
-    const auto touched = static_cast<std::int64_t>(gives_rows ? rows.size() : rows.affected_rows());
-    if (order.rule != nullptr && order.rule->rows && touched != *order.rule->rows) {
-      throw ApplicationRefusal(order.rule->message.empty()
-                                   ? "statement '" + order.rule->name + "' is to touch " +
-                                         std::to_string(*order.rule->rows) + " rows"
-                                   : order.rule->message);
-    }
-    sql::StatementResult out;
-    for (pqxx::row::size_type c = 0; c < rows.columns(); ++c) {
-      sql::Column& column = out.columns.emplace_back();
+  // Appends them to `out`, and their bytes to `bytes`.
+  static void Keep(const pqxx::result& rows, std::int64_t most, sql::StatementResult* out,
+                   std::size_t* bytes) {
+    const auto known = static_cast<pqxx::row::size_type>(out->columns.size());
+    for (pqxx::row::size_type c = known; c < rows.columns(); ++c) {
+      sql::Column& column = out->columns.emplace_back();
       column.name = rows.column_name(c);
       column.type_oid = rows.column_type(c);
       *bytes += column.name.size() + 8;
     }
-    out.more = gives_rows && touched > order.max_rows;
-    const auto kept = static_cast<pqxx::result::size_type>(
-        std::min<std::int64_t>(gives_rows ? touched : 0, order.max_rows));
+    if (rows.columns() == 0) return;
+    const auto kept = std::min(rows.size(), static_cast<pqxx::result::size_type>(most));
     for (pqxx::result::size_type r = 0; r < kept; ++r) {
-      std::vector<sql::Value>& values = out.rows.emplace_back();
+      std::vector<sql::Value>& values = out->rows.emplace_back();
       for (const pqxx::field& field : rows[r]) {
         values.push_back(ValueOf(field));
         *bytes += field.size() + 8;
@@ -238,6 +214,53 @@ class Handler : public sql::SqlParticipantIf {
                       " bytes: ask for fewer (max_rows)");
       }
     }
+  }
+
+  // How many rows there were. A query is fetched through a cursor, so that a large result stays
+  // where it is.
+  static std::int64_t Fetch(pqxx::dbtransaction& tx, const Order& order, sql::StatementResult* out,
+                            std::size_t* bytes) {
+    const std::vector<const char*> pointers = order.Pointers();
+    const auto parameters = pqxx::prepare::make_dynamic_params(pointers);
+    if (!order.IsQuery()) {
+      const pqxx::result rows = tx.exec_params(order.sql, parameters);
+      Keep(rows, order.max_rows, out, bytes);
+      return static_cast<std::int64_t>(rows.columns() > 0 ? rows.size() : rows.affected_rows());
+    }
+    const std::string cursor = kCursor;
+    tx.exec_params("DECLARE " + cursor + " NO SCROLL CURSOR FOR " + order.sql, parameters);
+    const std::size_t before = *bytes;
+    std::int64_t count = 0, portion = std::min<std::int64_t>(kFirstPortion, order.max_rows);
+    bool more = true;
+    do {
+      const pqxx::result rows =
+          tx.exec_params("FETCH FORWARD " + std::to_string(portion) + " FROM " + cursor);
+      Keep(rows, portion, out, bytes);
+      const auto got = static_cast<std::int64_t>(rows.size());
+      count += got;
+      more = got == portion;
+      const auto each =
+          static_cast<std::int64_t>(*bytes - before) / std::max<std::int64_t>(count, 1);
+      const auto fit = static_cast<std::int64_t>(kMaxReplyBytes - *bytes) / (each + 1) + 1;
+      portion = std::min({4 * portion, kLargestPortion, fit, order.max_rows - count});
+    } while (more && portion > 0);
+    // Its effects, and its locks, are those of the whole query, whatever comes back of it.
+    if (more) count += tx.exec("MOVE FORWARD ALL FROM " + cursor).affected_rows();
+    tx.exec_params("CLOSE " + cursor);
+    return count;
+  }
+
+  static sql::StatementResult Execute(pqxx::dbtransaction& tx, const Order& order,
+                                      std::size_t* bytes) {
+    sql::StatementResult out;
+    const std::int64_t touched = Fetch(tx, order, &out, bytes);
+    if (order.rule != nullptr && order.rule->rows && touched != *order.rule->rows) {
+      throw ApplicationRefusal(order.rule->message.empty()
+                                   ? "statement '" + order.rule->name + "' is to touch " +
+                                         std::to_string(*order.rule->rows) + " rows"
+                                   : order.rule->message);
+    }
+    out.more = !out.columns.empty() && touched > order.max_rows;
     out.affected = order.IsQuery() ? static_cast<std::int64_t>(out.rows.size()) : touched;
     return out;
   }

@@ -37,6 +37,13 @@ UPDATE thing SET number = number + $1;
 
 -- name: big
 SELECT repeat('x', 1000) FROM generate_series(1, $1::int);
+
+-- name: huge
+SELECT repeat('x', 1000000) FROM generate_series(1, $1::int);
+
+-- name: hundred
+-- rows: 100
+SELECT * FROM generate_series(1, $1::int);
 """
 SCHEMA = """CREATE TABLE thing (number bigint CHECK (number < 1000000), label text,
   weight double precision, good boolean, raw bytea, price numeric(8,2) DEFAULT 12.50,
@@ -126,6 +133,25 @@ class SqlParticipantTest(unittest.TestCase):
         self.assertIn("max_rows", self.refused(
             Reason.INVALID, Statement("big", (1000,)), at="wide").message)
 
+    def test_rows_too_wide_for_a_reply_do_not_fill_the_memory(self):
+        """Once all of max_rows were fetched first, whatever they bore: here 400 MB."""
+        process = self.participant("--name", "huge", "--statements", self.file, "--max_rows", 2000)
+        self.addCleanup(process.kill)
+        until(lambda: any(p.participant == "huge" and p.up for p in self.client.resolve()), 20, "up")
+        self.refused(Reason.INVALID, Statement("huge", (400,)), at="huge")
+        status = pathlib.Path(f"/proc/{process.process.pid}/status").read_text()
+        self.assertLess(int(status.split("VmHWM:")[1].split()[0]), 150_000, "kB at most, ever")
+
+    def test_all_rows_count_also_those_that_do_not_come_back(self):
+        with self.client.transaction() as tx:
+            for most in (0, 9, 10, 11, 49, 50, 51, 100):
+                (told,) = run_all(tx, "named", [Statement("hundred", (100,), max_rows=most)])
+                self.assertEqual([row[0] for row in told.rows], [*range(1, min(most, 50) + 1)])
+                self.assertTrue(told.more)
+                self.assertEqual(told.columns, ("generate_series",))
+        for count in (99, 101):
+            self.refused(Reason.APPLICATION, Statement("hundred", (count,)))
+
     def test_rules_of_the_file(self):
         self.assertEqual(self.refused(Reason.APPLICATION, Statement("one", (9,))).message,
                          "there is no such thing")
@@ -164,7 +190,7 @@ class SqlParticipantTest(unittest.TestCase):
 
     def test_it_tells_its_statements(self):
         known = {one.name: one for one in self.client.call("named", SqlParticipant, "statements")}
-        self.assertEqual(sorted(known), ["big", "grow", "one", "put", "things"])
+        self.assertEqual(sorted(known), ["big", "grow", "huge", "hundred", "one", "put", "things"])
         self.assertEqual(known["put"].parameter_types,
                          ["bigint", "text", "double precision", "boolean", "bytea"])
         self.assertEqual(known["put"].description, "Puts one thing.")
@@ -184,7 +210,7 @@ class SqlParticipantTest(unittest.TestCase):
             self.assertIn(word, done.stderr)
         done = subprocess.run([program, "--conninfo", self.conninfo, "--statements", str(self.file),
                                "--check"], capture_output=True, text=True, check=False, timeout=20)
-        self.assertEqual((done.returncode, done.stdout.splitlines()[2]),
+        self.assertEqual((done.returncode, done.stdout.splitlines()[4]),
                          (0, "one(bigint) -> label"))
         done = subprocess.run([program, "--name", "x", "--conninfo", self.conninfo],
                               capture_output=True, text=True, check=False, timeout=20)
