@@ -260,8 +260,8 @@ bool PrintUnknown(const wire::TransactionReport& report, std::ostream& out) {
         << " could not be asked what it holds: " << branch.unseen << "\n";
   }
   if (any) {
-    out << "trothctl: start it, and repeat this; or ask its database: docs/operations.md, \"Who "
-           "could not be asked\"\n";
+    out << "trothctl: start it, and repeat this; or ask its database: operations.md, Who could "
+           "not be asked\n";
   }
   return any;
 }

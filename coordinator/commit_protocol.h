@@ -201,8 +201,6 @@ class CommitProtocol {
   void ReplyKind(ReplyToken token, OutcomeKind kind, const LocalId& id, Refusal refusal = {});
   void Refuse(ReplyToken token, Reason reason, std::string message, bool retryable = false);
   bool RefuseWithoutRoom(ReplyToken token);
-  // Why no other transaction may bear this key, to follow its name; empty: one may.
-  std::string HolderOf(const std::string& key) const;
   void ReplyResolved(ReplyToken token, const TransactionId& id);
   void AddWaiter(Transactions::iterator tx, Waiter waiter);
   void ServeLeases();
@@ -212,6 +210,8 @@ class CommitProtocol {
   bool InLiveLease(const LocalId& id) const;
   LocalId EndedLine() const;
   void BeginServing();
+  // Why no other transaction may bear this key, to follow its name; empty: one may.
+  std::string HolderOf(const std::string& key) const;
   TransactionId Full(const LocalId& id) const { return {options_.coordinator_id, id}; }
   Branch* FindBranch(Transaction* tx, ParticipantIndex participant);
   TransactionView ViewOf(const LocalId& id, const Transaction& tx) const;
@@ -237,9 +237,7 @@ class CommitProtocol {
   std::uint64_t reserve_asked_ = 0;
   std::deque<WaitingLease> waiting_leases_;
   std::map<RunningMs, std::vector<Timer>> timers_;
-  RunningMs now_ = 0;
-  RunningMs started_at_ = 0;
-  RunningMs retained_at_ = 0;
+  RunningMs now_ = 0, started_at_ = 0, retained_at_ = 0;
   std::int64_t unix_ms_ = 0;
   bool started_ = false;
   bool serving_ = false;
