@@ -20,6 +20,9 @@ from troth.participant.values import (
     FinishRequest, FinishResult, PrepareKind, PrepareRequest, PrepareResult, Refusal, Refused,
     ResourceManager, Session, Vote, VoteKind, Work, WorkRequest)
 
+# How long a branch's own vote is taken for what is prepared under its GID.
+_TRUST_MS = 1_000
+
 
 class _State(enum.Enum):
     OPENING = 1  # work 0 waits for its block; no session yet
@@ -58,6 +61,7 @@ class _Branch:
     cancelling: bool = False
     doom: Refusal | None = None  # why it ends as soon as whoever works on it lets go; or failed
     evidence: Evidence | None = None
+    prepared_ms: int = 0  # first
     acquaintance: int = 0
 
 
@@ -373,6 +377,7 @@ class BranchTable:
             branch.evidence = result.evidence
             branch.acquaintance = result.acquaintance
             self._enter(branch, _State.PREPARED)
+            branch.prepared_ms = branch.since_ms
             return
         if result.kind is PrepareKind.READ_ONLY:
             self._end(id_, _Ended(_How.READ_ONLY, True, branch.works))
@@ -462,7 +467,10 @@ class BranchTable:
         if branch.state is _State.PREPARED:
             job = self._new_job(request, leaving)
             assert branch.evidence is not None
-            if branch.evidence.xid == request.evidence.xid:
+            # Trust is short: this process may have been stopped for long, and another instance
+            # have finished the branch and prepared another under its GID.
+            if branch.evidence.xid == request.evidence.xid and \
+                    self._now_ms() - branch.prepared_ms < _TRUST_MS:
                 job.order.acquaintance = branch.acquaintance
             self._enter(branch, _State.FINISHING)
             return job
