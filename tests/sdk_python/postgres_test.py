@@ -2,6 +2,7 @@
 """The Python participant's edge to PostgreSQL, trap by trap, on a private cluster: what application
 code can do to its block, what PREPARE can answer, what a pooled connection remembers."""
 
+import contextlib
 import threading
 import time
 import unittest
@@ -13,7 +14,9 @@ from harness import troth, until
 from troth.participant.postgres import PostgresResourceManager
 from troth.participant.values import (
     BeginOptions, Evidence, FinishKind, FinishOrder, Isolation, LogPoint, PrepareKind, Refusal,
-    Refused)
+    Refused, SeenCoordinator, Unavailable)
+
+SEEN = SeenCoordinator("c-0123456789ab", 1, 2, 3)
 
 
 class Postgres(unittest.TestCase):
@@ -41,6 +44,23 @@ class Postgres(unittest.TestCase):
     def manager(self, conninfo=None, **options):
         return PostgresResourceManager(conninfo or self.cluster.conninfo(), "edge",
                                        **{"pool_size": 2, "max_in_doubt": 10, **options})
+
+    @contextlib.contextmanager
+    def configured(self, setting, value):
+        """The server has the setting meanwhile, with no restart."""
+        def show():
+            return self.cluster.psql(f"SHOW {setting}").strip()
+
+        before = show()
+        try:
+            self.cluster.psql(f"ALTER SYSTEM SET {setting} = '{value}'")
+            self.cluster.psql("SELECT pg_reload_conf()")
+            until(lambda: show() == value)
+            yield
+        finally:
+            self.cluster.psql(f"ALTER SYSTEM RESET {setting}")
+            self.cluster.psql("SELECT pg_reload_conf()")
+            until(lambda: show() == before)
 
     def prepared(self):
         return self.cluster.psql("SELECT gid FROM pg_prepared_xacts").split()
@@ -163,13 +183,10 @@ class Postgres(unittest.TestCase):
         self.refused("SELECT 1", reason=Refused.OVERLOADED, state="53200")
 
     def test_a_cancelled_wait_for_a_standby_is_no_vote(self):
-        self.cluster.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        self.cluster.psql("SELECT pg_reload_conf()")
-        try:
+        with self.configured("synchronous_standby_names", "nobody"):
             session = self.begin()
             self.sql(session, "SET client_min_messages = error")
             pid = session.connection.info.backend_pid
-            until(lambda: self.cluster.psql("SHOW synchronous_standby_names").strip() == "nobody")
             results = []
             self.rm.start_prepare(session, results.append)
             waits = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
@@ -177,9 +194,6 @@ class Postgres(unittest.TestCase):
             self.cluster.psql(f"SELECT pg_cancel_backend({pid})")
             result = until(lambda: results, 10)[0]
             self.assertEqual(result.kind, PrepareKind.UNKNOWN, result)
-        finally:
-            self.cluster.psql("ALTER SYSTEM RESET synchronous_standby_names")
-            self.cluster.psql("SELECT pg_reload_conf()")
 
     def test_read_only_is_kept(self):
         session = self.begin(read_only=True)
@@ -272,6 +286,32 @@ class Postgres(unittest.TestCase):
         elsewhere = Evidence(evidence.xid, LogPoint(9, 1))
         self.assertEqual(self.finish(commit=True, evidence=elsewhere).kind, FinishKind.HAZARD)
 
+    # A hazard is for good: what passes must not make one.
+    def test_a_history_that_cannot_be_read_now(self):
+        evidence = self.voted()
+        self.cluster.psql(f"COMMIT PREPARED '{self.gid}'")
+        elsewhere = Evidence(evidence.xid, LogPoint(9, 1))
+        history = self.cluster.data / "pg_wal" / "00000001.history"
+        history.mkdir()
+        try:
+            result = self.finish(commit=True, evidence=elsewhere)
+            self.assertEqual(result.kind, FinishKind.WORKING, result)
+        finally:
+            history.rmdir()
+        result = self.finish(commit=True, evidence=elsewhere)
+        self.assertEqual(result.kind, FinishKind.HAZARD, result)  # there is none
+
+    def test_a_history_that_the_role_may_not_read_is_a_hazard(self):
+        evidence = self.voted()
+        self.cluster.psql(f"COMMIT PREPARED '{self.gid}'")
+        self.cluster.psql("ALTER ROLE other LOGIN;"
+                          "GRANT SELECT, INSERT, UPDATE ON troth_seen TO other")
+        rm, self.rm = self.rm, self.manager(self.cluster.conninfo(user="other"))
+        self.addCleanup(rm.close)
+        result = self.finish(commit=True, evidence=Evidence(evidence.xid, LogPoint(9, 1)))
+        self.assertEqual(result.kind, FinishKind.HAZARD, result)
+        self.assertIn("permission denied", result.message)
+
     def test_committed_by_hand_is_done(self):
         evidence = self.voted()
         self.cluster.psql(f"COMMIT PREPARED '{self.gid}'")
@@ -302,16 +342,58 @@ class Postgres(unittest.TestCase):
             self.manager(max_in_doubt=11)
         self.assertIn("ALTER SYSTEM SET max_prepared_transactions = 11", str(caught.exception))
         for setting in ("fsync", "full_page_writes"):
-            self.cluster.psql(f"ALTER SYSTEM SET {setting} = off")
-            self.cluster.psql("SELECT pg_reload_conf()")
-            try:
-                until(lambda: self.cluster.psql(f"SHOW {setting}").strip() == "off")
+            with self.configured(setting, "off"):
                 with self.assertRaises(troth.ServerUnfit) as caught:
                     self.manager()
                 self.assertIn(f"ALTER SYSTEM SET {setting} = on", str(caught.exception))
-            finally:
-                self.cluster.psql(f"ALTER SYSTEM RESET {setting}")
-                self.cluster.psql("SELECT pg_reload_conf()")
+
+    # The start has looked, and the server was restarted or set otherwise since.
+    def test_a_server_that_became_unfit_gets_no_branch_and_is_finished_on(self):
+        evidence, gid = self.voted(), self.gid
+        held = self.begin()
+        with self.configured("fsync", "off"):
+            with self.assertRaises(Refusal) as caught:
+                self.begin()
+            refusal = caught.exception
+            self.assertEqual((refusal.reason, refusal.retryable),
+                             (Refused.DATABASE_UNAVAILABLE, True))
+            self.assertIn("ALTER SYSTEM SET fsync = on", str(refusal))
+            self.gid = gid
+            self.assertEqual(self.finish(commit=True, evidence=evidence).kind, FinishKind.DONE)
+        self.begin().rollback()  # the refused one kept no place
+        held.rollback()
+
+    # Notes ------------------------------------------------------------------------------------
+
+    def test_a_role_that_writes_nothing_by_default_keeps_notes(self):
+        self.cluster.psql("DROP TABLE troth_seen")
+        rm = self.manager(self.cluster.conninfo(options="'-c default_transaction_read_only=on'"))
+        self.addCleanup(rm.close)
+        rm.store_seen(SEEN)
+        self.assertEqual(self.rm.load_seen(), [SEEN])
+
+    def test_notes_do_not_wait_for_a_standby(self):
+        self.cluster.psql("TRUNCATE troth_seen")
+        with self.configured("synchronous_standby_names", "nobody"):
+            note = threading.Thread(target=self.rm.store_seen, args=(SEEN,))
+            note.start()
+            note.join(5)
+            waited = note.is_alive()
+        note.join()
+        self.assertFalse(waited)
+
+    def test_notes_do_not_wait_for_a_lock(self):
+        holder = psycopg2.connect(self.cluster.conninfo())
+        holder.cursor().execute("LOCK TABLE troth_seen")
+        timer = threading.Timer(5, holder.close)
+        timer.start()
+        try:
+            self.assertRaises(Unavailable, self.rm.store_seen, SEEN)
+        finally:
+            timer.cancel()
+            timer.join()
+            holder.close()
+        self.rm.store_seen(SEEN)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ from __future__ import annotations
 import select
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 import psycopg2
 import psycopg2.extensions
 
 from troth.participant.evidence import LogMemory, parse_lsn
 from troth.participant.values import (
-    DatabaseIdentity, LogPoint, Refusal, Refused, Unavailable)
+    DatabaseIdentity, LogPoint, Refusal, Refused, ServerUnfit, Unavailable)
 
 _Connection = psycopg2.extensions.connection
 _OPEN_TIMEOUT_S = 2  # libpq's smallest
@@ -192,9 +192,12 @@ class Acquaintance:
 class ConnectionPool:
     """Thread-safe."""
 
-    def __init__(self, acquaintance: Acquaintance, limit: int) -> None:
+    def __init__(self, acquaintance: Acquaintance, limit: int,
+                 check: Callable[[PgConnection], None]) -> None:
+        """`check` looks at each new connection; raises ServerUnfit or Unavailable."""
         self._acquaintance = acquaintance
         self._limit = limit
+        self._check = check
         self._returned = threading.Condition()
         self._idle: list[PgConnection] = []
         self._taken = 0
@@ -221,13 +224,17 @@ class ConnectionPool:
                                   "database are in use (pool_size)", True)
                 self._returned.wait(left)
             self._taken += 1
+        connection = None
         try:
-            return self._acquaintance.open()
-        except Unavailable as error:
+            connection = self._acquaintance.open()
+            self._check(connection)
+            return connection
+        except BaseException as error:
+            if connection is not None:
+                connection.drop()
             self.give_back(None)
-            raise Refusal(Refused.DATABASE_UNAVAILABLE, str(error), True) from None
-        except BaseException:
-            self.give_back(None)
+            if isinstance(error, (ServerUnfit, Unavailable)):
+                raise Refusal(Refused.DATABASE_UNAVAILABLE, str(error), True) from None
             raise
 
     def give_back(self, connection: PgConnection | None) -> None:

@@ -63,6 +63,9 @@ _CLEAN = (
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.set_config('DateStyle', 'ISO', false),"
     " pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_current_wal_flush_lsn()::text")
+# Notes may be lost with a primary, and must not wait: not for a standby, not for a lock.
+_SET_UP_DESK = ("SET synchronous_commit = local; SET lock_timeout = '1s';"
+                " SET default_transaction_read_only = off")
 _MAKE_NOTES = (
     "CREATE TABLE public.troth_seen (coordinator text PRIMARY KEY, epoch bigint NOT NULL,"
     " epoch_random bigint NOT NULL, position bigint NOT NULL)")
@@ -322,7 +325,8 @@ class PostgresResourceManager:
         self._participant = participant
         self._max_in_doubt = max_in_doubt
         self._acquaintance = Acquaintance(conninfo, f"troth {participant}")
-        self._pool = ConnectionPool(self._acquaintance, pool_size)
+        # It may have restarted since the desk looked: nothing is voted on one that is unfit.
+        self._pool = ConnectionPool(self._acquaintance, pool_size, self._check_server)
         self._crew = Crew("troth prepare", pool_size)
         self._finisher = Finisher(self._acquaintance, finish_connections)
         self._desk_lock = threading.RLock()
@@ -436,6 +440,10 @@ class PostgresResourceManager:
         desk = self._acquaintance.open()
         try:
             self._check_server(desk)
+            desk.run(_SET_UP_DESK)
+        except psycopg2.Error as error:
+            desk.drop()
+            raise Unavailable(message_of(error)) from None
         except BaseException:
             desk.drop()
             raise
@@ -458,9 +466,10 @@ class PostgresResourceManager:
         raise ServerUnfit("the participant's role may neither make nor use the table of notes. Run: "
                           f"{_MAKE_NOTES}; GRANT SELECT, INSERT, UPDATE ON public.troth_seen TO the role")
 
-    def _check_server(self, desk: PgConnection) -> None:
+    def _check_server(self, connection: PgConnection) -> None:
+        """Raises ServerUnfit or Unavailable."""
         try:
-            row = desk.run(_CHECK, (gid_prefix(self._participant),)).fetchone()
+            row = connection.run(_CHECK, (gid_prefix(self._participant),)).fetchone()
         except psycopg2.Error as error:
             raise Unavailable(message_of(error)) from None
         slots, fsync, full_page_writes, synchronous, standbys, login, role, owner = row
@@ -488,4 +497,4 @@ class PostgresResourceManager:
                      f"which {login} may not finish. Connect as {owner}, or run as a superuser: "
                      f"ALTER ROLE {login} SUPERUSER;")
         if wrong is not None:
-            raise ServerUnfit(f"the server at {desk.address}: {wrong}")
+            raise ServerUnfit(f"the server at {connection.address}: {wrong}")
