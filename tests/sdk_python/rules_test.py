@@ -36,7 +36,7 @@ from troth.participant.sweep import Answer, Sweep, Verdict
 from troth.participant.values import (
     DatabaseIdentity, DatabaseState, Evidence, FinishKind, FinishRequest, FinishResult, LogPoint,
     PreparedBranch, PrepareKind, PrepareRequest, PrepareResult, Refusal, Refused, SeenCoordinator,
-    VoteKind, WorkRequest)
+    Unavailable, VoteKind, WorkRequest)
 from troth.security import (
     Roles, Security, SecurityError, SecurityOptions, TlsContext, TlsFiles)
 from troth.transport import MAX_FRAME_BYTES, FramedSocket, Listener, connect
@@ -529,6 +529,19 @@ class Fence(unittest.TestCase):
         self.assertEqual((self.fence.seen("c"), self.db.notes["c"]), (now, now))
         with self.assertRaises(Refusal):
             self.check(5, 1, 11)
+
+    def test_only_a_tick_tries_again_to_note(self):
+        with unittest.mock.patch.object(self.db, "store_seen",
+                                        side_effect=Unavailable("away")) as store, \
+                self.assertLogs("troth"):
+            for _ in range(3):
+                self.check(4, 8, 11)
+            self.assertEqual(store.call_count, 1)
+            self.fence.tick()
+            self.assertEqual(store.call_count, 2)
+        self.fence._stored_at = 0.0  # a second later
+        self.fence.tick()
+        self.assertEqual(self.db.notes["c"], SeenCoordinator("c", 4, 8, 11))
 
     def test_grown_positions_are_noted_at_a_tick(self):
         self.check(5, 1, 10)

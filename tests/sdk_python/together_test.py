@@ -128,10 +128,10 @@ class Together(unittest.TestCase):
             self.assertIn(done.returncode, codes, done.stdout)
             return done.stdout
         said = ctl("resolve", identity, "--abort", "--decision_lost", "--reason", "test", "--yes")
-        self.assertIn("nobody knows what is held by python (it cannot", said)
+        self.assertIn("nobody knows what is held by python (python is a participant in Python", said)
         self.assertIn("python could not be asked what it holds", ctl("list", "--in_doubt"))
         self.assertRegex(ctl("doctor", codes=(0, 1)),
-                         "participant python\n +WARNING +participant: it cannot")
+                         "participant python\n +WARNING +participant: python is a participant in Python")
         self.cluster.psql(f"ROLLBACK PREPARED '{gid}'", "python")
 
     def test_a_hang_up_ends_nobody(self):

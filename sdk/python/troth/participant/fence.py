@@ -49,11 +49,12 @@ class EpochFence:
         with self._lock:
             entry = self._entries.setdefault(sender.coordinator,
                                              _Entry(SeenCoordinator(sender.coordinator)))
+            first = not entry.seen.epoch
             self._take(entry, sender)
-            if entry.untold is not None or entry.stored_epoch == entry.seen.epoch:
+            if not first:
                 return
             entry.stored_epoch, entry.stored_position = entry.seen.epoch, entry.seen.position
-        self._store(replace(sender))  # the first that was ever heard of this coordinator
+        self._store(replace(sender))  # once; phase two does not wait for a database that takes no notes
 
     @staticmethod
     def _take(entry: _Entry, sender: SeenCoordinator) -> None:
