@@ -190,24 +190,22 @@ class Rig:
 
 def sweep(run, rig, fault, every, first):
     """Hits calls first, first + every, ... until runs end before theirs comes. Runs differ by a
-    call or two (maintenance, a mark): all that a run without a fault sees are to be hit. Returns
-    (calls, calls hit, violations)."""
+    call or two (maintenance, a mark): all that each of two runs without a fault sees are to be hit.
+    Returns (calls, calls hit, violations)."""
     violations = []
-    calls = 0
 
     def attempt(n):
-        nonlocal calls
         found = run(n, fault if n else "kill")
-        if not rig.board.hit:  # one that was hit and goes on may need more
-            calls = max(calls, rig.board.seen)
         violations.extend(f"{run.__name__}, call {n} ({rig.board.name or 'none'}), {fault}: {text}"
                           for text in found)
         return rig.board.hit
 
+    calls = None
     for _ in range(2):
         attempt(0)
+        calls = min(calls or rig.board.seen, rig.board.seen)
     hit, n = 0, first
-    while any(attempt(n) for _ in range(5 if n <= calls else 2)):
+    while any(attempt(n) for _ in range(10 if n <= calls else 2)):
         calls = max(calls, n)
         hit, n = hit + 1, n + every
     for text in violations:
