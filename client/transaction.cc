@@ -260,7 +260,7 @@ void Transaction::Rep::Ended(const Outcome& as, std::int64_t end_ms) {
   TellIfSlow(as, end_ms);
   Forget();
   MutexLock lock(&mutex);
-  outcome = as;
+  ended_as = as;
 }
 
 void Transaction::Rep::TellIfSlow(const Outcome& outcome, std::int64_t end_ms) {
@@ -368,8 +368,8 @@ Outcome Transaction::Commit(Wait wait) {
   bool empty;
   {
     MutexLock lock(&rep.mutex);
-    TROTH_CHECK(!rep.ended || rep.outcome.has_value());  // two threads at once: a programmer error
-    if (rep.ended) return *rep.outcome;
+    TROTH_CHECK(!rep.ended || rep.ended_as.has_value());  // two threads at once: a programmer error
+    if (rep.ended) return *rep.ended_as;
     rep.ended = true;
     if (!rep.failure && !rep.branches.empty() && rep.deadline.passed()) {
       rep.failure = MakeFailure(wire::Reason::DEADLINE,

@@ -65,7 +65,7 @@ struct Transaction::Rep {
 
   Mutex mutex;
   bool ended TROTH_GUARDED_BY(mutex) = false;
-  std::optional<Outcome> outcome TROTH_GUARDED_BY(mutex);  // what it ended as
+  std::optional<Outcome> ended_as TROTH_GUARDED_BY(mutex);
   std::optional<Failure> failure TROTH_GUARDED_BY(mutex);
   std::map<std::string, BranchState> branches TROTH_GUARDED_BY(mutex);
 };
