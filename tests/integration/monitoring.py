@@ -5,20 +5,14 @@ branches, each with /metrics, /healthz and /readyz.
     monitoring.py --bin build/release/bin [unittest's arguments]
 """
 
-import pathlib
 import re
 import subprocess
-import sys
-import time
 import unittest
 import urllib.error
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "examples" / "bank"))
-import prologue  # noqa: E402  pylint: disable=wrong-import-position
-from stuck_bank import StuckBank  # noqa: E402  pylint: disable=wrong-import-position
-import transfer  # noqa: E402  pylint: disable=wrong-import-position
+import prologue
+from stuck_bank import StuckBank, until
 
 BIN = None
 
@@ -50,17 +44,10 @@ class MonitoringTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        stuck = StuckBank(BIN)
-        cls.bank = stuck.bank
-        cls.addClassCleanup(stuck.stop)
-        stuck.start()
-
-    def until(self, what, condition, seconds=20):
-        """Waits, looking, until it is so."""
-        end = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), end, "never came true: " + what)
-            time.sleep(0.05)
+        cls.stuck = StuckBank(BIN)
+        cls.bank = cls.stuck.bank
+        cls.addClassCleanup(cls.stuck.stop)
+        cls.stuck.start()
 
     def move(self, amount=1):
         """A transfer that is committed."""
@@ -106,43 +93,20 @@ class MonitoringTest(unittest.TestCase):
         """Ready only when work can be done; alive all the time."""
         self.assertEqual(get(self.bank.coordinator, "/readyz"), (200, "serving\n"))
         east = self.bank.branches["east"]
-        self.until("east is ready", lambda: get(east, "/readyz")[0] == 200)
+        until("east is ready", lambda: get(east, "/readyz")[0] == 200)
         self.bank.coordinator.kill()
-        self.until("east sees that no coordinator is there",
-                   lambda: get(east, "/readyz")[0] == 503)
+        until("east sees that no coordinator is there",
+              lambda: get(east, "/readyz")[0] == 503)
         self.assertEqual(get(east, "/healthz")[0], 200)
         self.bank.coordinator.start()
-        self.until("east is ready again", lambda: get(east, "/readyz")[0] == 200)
-        self.until("the coordinator is ready",
-                   lambda: get(self.bank.coordinator, "/readyz")[0] == 200)
+        until("east is ready again", lambda: get(east, "/readyz")[0] == 200)
+        until("the coordinator is ready",
+              lambda: get(self.bank.coordinator, "/readyz")[0] == 200)
         self.move()
-
-    def prepare(self, coordinator, transaction_id, bank):
-        """Work with an early prepare: the branch is prepared on return."""
-        from troth.wire.coordinator.ttypes import BranchClaim
-        from troth.wire.values.ttypes import Context
-        from troth_bank import BankBranch
-        from troth_bank.ttypes import Leg
-        place = next(p for p in coordinator.resolve([bank]) if p.up)
-        branch = transfer.call_service(BankBranch.Client, place.host, place.port, 10)
-        done = branch.apply(Context(transaction_id=transaction_id, work=0, deadline_ms=10_000,
-                                    last=True),
-                            [Leg(account=2, amount=-1 if bank == "east" else 1)], "test").branch
-        return BranchClaim(participant=done.participant, mark=done.mark, works=done.works,
-                           instance=done.instance, vote=done.vote)
 
     def test_settled_by_another_hand(self):
         """ROLLBACK PREPARED in psql, behind our back: found out, recorded, counted, told."""
-        from troth.wire.coordinator.ttypes import CommitRequest, OutcomeKind, Wait
-        address = f"127.0.0.1:{self.bank.coordinator.ports['client_port']}"
-        coordinator = transfer.connect_coordinator(address, 10)
-        lease = coordinator.lease(1)
-        transaction_id = f"{lease.prefix}{lease.first}"
-        claims = [self.prepare(coordinator, transaction_id, name) for name in ("east", "west")]
-        self.bank.branches["east"].kill()
-        outcome = coordinator.commit(CommitRequest(
-            transaction_id=transaction_id, branches=claims, deadline_ms=10_000, wait=Wait.DECIDED))
-        self.assertEqual(outcome.kind, OutcomeKind.COMMITTED)
+        transaction_id = self.stuck.stick(account=2)
         waiting = metrics(self.bank.coordinator)
         self.assertEqual(waiting["troth_transactions_unacknowledged"], 1)
         self.assertEqual(waiting['troth_participant_up{participant="east"}'], 0)
@@ -150,8 +114,8 @@ class MonitoringTest(unittest.TestCase):
         gid = f"troth:east:{transaction_id}"
         self.assertIsNotNone(self.bank.sql("east", f"ROLLBACK PREPARED '{gid}'"))
         self.bank.branches["east"].start()
-        self.until("the coordinator counts a heuristic",
-                   lambda: metrics(self.bank.coordinator)["troth_heuristics"] == 1)
+        until("the coordinator counts a heuristic",
+              lambda: metrics(self.bank.coordinator)["troth_heuristics"] == 1)
         east = metrics(self.bank.branches["east"])
         self.assertEqual(east['troth_branch_heuristics{participant="east"}'], 1)
         self.assertEqual(east['troth_branches_overloaded_total{participant="east"}'], 0)
