@@ -154,16 +154,15 @@ Attempt RunOnce(Client& client, const TransactionOptions& options,
     return attempt;
   }
   const Status done = body(*transaction);
-  // The body's own error: its transaction did nothing wrong.
-  const bool own_error = !done.ok() && !transaction->failure();
-  if (own_error) transaction->Abort();
+  if (!done.ok()) transaction->Abort();
   attempt.outcome = transaction->Commit(wait);  // aborts if work failed; or tells how it ended
-  if (own_error && attempt.outcome.kind == Outcome::Kind::kAborted) {
-    attempt.outcome.failure.message = done.message();
-    return attempt;
+  if (attempt.outcome.kind != Outcome::Kind::kAborted) return attempt;
+  Failure& failure = attempt.outcome.failure;
+  attempt.repeat = failure.retryable;
+  // For no other reason than the body's own error: that says more.
+  if (!done.ok() && failure.reason == wire::Reason::APPLICATION && failure.participant.empty()) {
+    failure.message = done.message();
   }
-  attempt.repeat =
-      attempt.outcome.kind == Outcome::Kind::kAborted && attempt.outcome.failure.retryable;
   return attempt;
 }
 

@@ -335,6 +335,27 @@ TEST_F(ClientTest, ABodyMayEndItsTransaction) {
   EXPECT_EQ(east_.applies, 5);
 }
 
+// The body tells of the abort in words of its own: it is its transaction's still.
+TEST_F(ClientTest, ABodysCommitThatWasAbortedIsRepeated) {
+  coordinator_.commit = [&](wire::Outcome& reply, const wire::CommitRequest& request) {
+    reply.transaction_id = request.transaction_id;
+    reply.kind =
+        coordinator_.commits < 3 ? wire::OutcomeKind::ABORTED : wire::OutcomeKind::COMMITTED;
+    reply.__set_retryable(coordinator_.commits < 2);
+    reply.__set_reason(wire::Reason::CONFLICT);
+    reply.__set_participant("east");
+    reply.__set_message("a deadlock");
+  };
+  const Outcome outcome = RunTransaction(*client_, {}, [](Transaction& tx) {
+    const Status done = Apply(tx, "east");
+    if (!done.ok() || tx.Commit().ok()) return done;
+    return Status(Code::kInvalid, "no commit");
+  });
+  EXPECT_EQ(coordinator_.commits, 2);
+  EXPECT_EQ(outcome.kind, Kind::kAborted);
+  EXPECT_EQ(outcome.failure.message, "a deadlock");
+}
+
 // An error in the service's code comes again: nothing is gained by repeating it.
 TEST_F(ClientTest, WhatAServiceCannotHandleIsNotRepeated) {
   east_.apply = [](auto&, const auto&) -> void {
