@@ -99,6 +99,7 @@ void Registry::Durable(const ParticipantRecord& record) {
     participant.record.forgotten = true;
     by_name_.erase(record.name);
     participant.up = false;
+    participant.contradiction.clear();
   }
 }
 
@@ -191,7 +192,7 @@ bool Registry::AllHeard() const {
 const std::string& Registry::Suspicion() const {
   static const std::string kNone;
   for (const Participant& p : participants_) {
-    if (!p.contradiction.empty() && !p.record.forgotten) return p.contradiction;
+    if (!p.contradiction.empty()) return p.contradiction;
   }
   return kNone;
 }

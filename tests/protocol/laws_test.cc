@@ -379,6 +379,14 @@ TEST_F(CutLog, L7d_AGapLeavesNumbersForTheNextEpochs) {
   EXPECT_EQ(world.machine().epoch().number, 3u);
 }
 
+// Found in review: what a forgotten participant had reported kept a true gap from being accepted.
+TEST_F(CutLog, L7d_AForgottenReportTellsNothing) {
+  Run("crash\n ready a b c\n inquiry a saw=4294967295-0badcafe@1\n forget a\n durable");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Run("enroll b saw=9-0badcafe@1");
+  Expect("accept-gap\n durable", "done");
+}
+
 TEST_F(Laws, L7d_AbsenceWaitsUntilAllWereHeard) {
   Run("crash\n enroll a\n enroll b\n durable");
   Expect("outcome 1.1", "pending");
