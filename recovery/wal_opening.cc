@@ -97,6 +97,22 @@ Status KeepOneSpare(WalFiles* files, std::string_view spare, std::uint64_t bytes
   return files->Rename(kept, std::string(spare));
 }
 
+// Where a crash within an opening left no space but in an empty last segment: that, under a
+// temporary name, for the segment of its number to be made of. Else "".
+Result<std::string> FreeLastSegment(WalFiles* files, const WalEnd& end,
+                                    std::uint64_t segment_bytes) {
+  const std::string name = WalFileName(WalFileKind::kSegment, end.last_segment);
+  const bool empty = end.last_used < end.last_segment;
+  // Not the only one after the checkpoint: there is no log without.
+  const bool only = end.last_segment == end.checkpoint + 1;
+  if (!empty || only || files->SizeOf(name) != segment_bytes) return std::string();
+  const std::string freed = WalFiles::TemporaryName(WalFileKind::kSegment, end.last_segment);
+  TROTH_RETURN_IF_ERROR(files->Rename(name, freed));
+  // Before it is written to: under its name half of a segment would be damage.
+  TROTH_RETURN_IF_ERROR(files->SyncDirectory());
+  return freed;
+}
+
 // Steps 2 to 5.
 Status Rewrite(FileSystem* fs, const std::string& directory, const WalEnd& end,
                std::uint64_t segment_bytes, const RecoveredState& state, OpenedLog* log) {
@@ -106,14 +122,20 @@ Status Rewrite(FileSystem* fs, const std::string& directory, const WalEnd& end,
   Leftovers left = FindLeftovers(*listing, end.checkpoint);
 
   log->checkpoint = end.last_segment;
+  std::string old_segment = TakeSource(files, segment_bytes, &left.segments);
+  if (old_segment.empty()) {
+    Result<std::string> freed = FreeLastSegment(files, end, segment_bytes);
+    if (!freed.ok()) return freed.status();
+    if (!freed->empty()) --log->checkpoint;
+    old_segment = *std::move(freed);
+  }
   const CheckpointHead head{end.coordinator_id, log->checkpoint, end.last_batch, end.last_checksum,
                             log->running_ms};
   const std::string old_checkpoint = TakeSource(files, 0, &left.checkpoints);
   Forget(WalFiles::TemporaryName(WalFileKind::kCheckpoint, head.number), &left.checkpoints);
   TROTH_RETURN_IF_ERROR(
       files->MakeCheckpoint(head, state, old_checkpoint, nullptr, &log->checkpoint_bytes));
-  const std::uint64_t number = end.last_segment + 1;
-  const std::string old_segment = TakeSource(files, segment_bytes, &left.segments);
+  const std::uint64_t number = log->checkpoint + 1;
   Forget(WalFiles::TemporaryName(WalFileKind::kSegment, number), &left.segments);
   Result<SegmentFile> segment =
       files->MakeSegment(end.coordinator_id, number, segment_bytes, old_segment);
@@ -126,7 +148,7 @@ Status Rewrite(FileSystem* fs, const std::string& directory, const WalEnd& end,
   if (TROTH_FAILPOINT("opening-checkpoint-renamed")) return Broken("opening-checkpoint-renamed");
 
   for (const std::uint64_t number : listing->segments) {
-    if (number > end.checkpoint) {
+    if (number > end.checkpoint && number != log->segment.number) {
       left.segments.push_back(WalFileName(WalFileKind::kSegment, number));
     }
   }

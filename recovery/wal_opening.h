@@ -6,7 +6,8 @@
 //   2. a checkpoint of what was read, and a new segment, under temporary names: found and
 //      reused, or removed, by the next opening.
 //   3. the segment gets its name (`opening-segment-renamed`): an empty segment at the end of
-//      the chain; the next opening reads the old files again and cuts the same.
+//      the chain; the next opening reads the old files again and cuts the same. If there is no
+//      other file to make a segment of, it makes that one anew.
 //   4. the checkpoint gets its name (`opening-checkpoint-renamed`): the new log. What it
 //      replaces is superseded: never read again.
 //   5. superseded files become spare or go (`opening-old-removed`).

@@ -132,6 +132,7 @@ Status LogReading::ReadSegments(std::vector<std::uint64_t> numbers, bool may_cut
     if (!segment.ok()) return segment.status();
     Result<std::uint64_t> offset = ReplaySegment(*segment);
     if (!offset.ok()) return offset.status();
+    if (*offset > kBlockBytes) end_.last_used = numbers[i];
     if (IsAllZero(std::string_view(segment->bytes).substr(*offset))) continue;
     const std::vector<std::uint64_t> later(numbers.begin() + static_cast<std::ptrdiff_t>(i) + 1,
                                            numbers.end());

@@ -51,6 +51,7 @@ struct WalEnd {
   std::uint64_t checkpoint = 0;        // its number
   std::uint64_t checkpoint_bytes = 0;  // used, of the file
   std::uint64_t last_segment = 0;      // highest number there is
+  std::uint64_t last_used = 0;         // highest that holds a batch; 0: none does
   std::uint64_t last_batch = 0;
   std::uint32_t last_checksum = 0;
   std::int64_t running_ms = 0;  // of the last batch

@@ -569,6 +569,76 @@ TEST(WalCrash, KilledAtEachStep) { CrashEverywhere(false, false); }
 TEST(WalCrash, L15_PowerLostAtEachStep) { CrashEverywhere(true, false); }
 TEST(WalCrash, PowerLostAtEachStepNamesInAnyOrder) { CrashEverywhere(true, true); }
 
+// Found in review: where crashes had used up what a segment can be made of, no opening found any.
+TEST(WalCrash, OnAFullDiskOpeningsCrashedUntilNothingIsSpare) {
+  WalHarness h;
+  h.options().segment_bytes = 32u << 10;
+  h.Start();
+  ASSERT_TRUE(h.Commits(1, 30).ok());
+  h.fs().SetCapacity(h.fs().used_bytes());
+  h.Kill();
+  const auto crashes = [&h](std::uint64_t at) {
+    h.fs().CrashAt(at);
+    const Status opened = h.Open();
+    EXPECT_TRUE(opened.ok() || h.fs().crashed()) << opened.ToString();
+    return !opened.ok();
+  };
+  const auto nothing_spare = [](const SimFileSystem::Tree& tree) {
+    return std::none_of(tree.begin(), tree.end(), [](const auto& file) {
+      const bool spare =
+          file.first.find("spare") != std::string::npos || file.first.ends_with(".tmp");
+      return spare && file.first.find("segment") != std::string::npos;
+    });
+  };
+  // The states that crashes of openings lead to, and those of them with nothing spare.
+  std::vector<SimFileSystem::Tree> states = {h.fs().Snapshot()}, bare;
+  for (int depth = 0; depth < 2; ++depth) {
+    std::vector<SimFileSystem::Tree> next;
+    for (const SimFileSystem::Tree& from : states) {
+      h.fs().Load(from);
+      for (std::uint64_t n = 1; crashes(n); ++n) {
+        h.Kill();
+        SimFileSystem::Tree tree = h.fs().Snapshot();
+        h.fs().Load(from);
+        const auto same_names = [&](const SimFileSystem::Tree& other) {
+          return std::equal(tree.begin(), tree.end(), other.begin(), other.end(),
+                            [](const auto& a, const auto& b) { return a.first == b.first; });
+        };
+        const auto is_new = [&](const std::vector<SimFileSystem::Tree>& trees) {
+          return std::none_of(trees.begin(), trees.end(), same_names);
+        };
+        if (nothing_spare(tree) && is_new(bare)) bare.push_back(tree);
+        if (is_new(next)) next.push_back(std::move(tree));
+      }
+      h.Kill();
+    }
+    states = std::move(next);
+  }
+  ASSERT_FALSE(bare.empty());
+  int openings = 0;
+  for (const SimFileSystem::Tree& tree : bare) {
+    for (std::uint64_t n = 1;; ++n) {
+      bool crashed = false;
+      for (int i = 0; i < 5; ++i) {
+        h.fs().Load(tree);
+        crashed = crashes(n);
+        if (i == 0) {
+          h.Kill();
+        } else {
+          h.LosePower({SimFileSystem::PowerLoss::Sectors::kRandom, true, true});
+        }
+        const Status opened = h.Open();
+        ASSERT_TRUE(opened.ok()) << "n=" << n << " i=" << i << " " << opened.ToString();
+        EXPECT_GE(h.PrefixHeld(), 0);
+        h.Kill();
+        ++openings;
+      }
+      if (!crashed) break;
+    }
+  }
+  std::printf("states=%zu openings=%d\n", bare.size(), openings);
+}
+
 TEST(WalCrash, L15_ErrorsAtEachStep) {
   int errors = 0;
   for (const Code code : {Code::kIo, Code::kNoSpace}) {
