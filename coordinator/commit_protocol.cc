@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "common/check.h"
 #include "common/mark.h"
@@ -465,9 +466,11 @@ void CommitProtocol::On(const AbortAsked& e) {
   leases_.Set(id.sequence, LeaseBook::Mark::kAborted);
   ++counters_.aborted;
   ++counters_.aborted_by_reason[Reason::kApplication];
+  std::set<ParticipantIndex> told;  // each once, however often a list names it
   for (const BranchClaim& claim : e.branches) {
     const Registry::Participant* participant = registry_.FindDurable(claim.participant);
     if (participant == nullptr || !participant->up) continue;
+    if (!told.insert(participant->record.index).second) continue;
     out_->push_back(SendFinish{participant->record.index, id, false, 0, 0, 0, claim.instance});
     ++counters_.finishes_sent;
   }

@@ -680,6 +680,12 @@ TEST_F(Laws, L10_AtMostOneCommitBearsAKey) {
   Expect("key k", "committed");
 }
 
+// Found in review: a list that named one participant thousands of times made as many messages.
+TEST_F(Laws, AnAbortTellsEachParticipantOnce) {
+  EXPECT_THAT(Run("abort 1 a b a a b"), testing::Not(testing::ContainsRegex("(finish[^f]*){3}")));
+  EXPECT_THAT(Run("abort 2 a b a a b"), testing::ContainsRegex("(finish[^f]*){2}"));
+}
+
 // L11: whoever caused the abort, a later commit fails, with votes in hand too.
 TEST_F(Laws, L11_EveryAbortBinds) {
   const std::string again = "a:m:1:voted=700 b:m:1:voted=900";
