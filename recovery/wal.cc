@@ -95,6 +95,7 @@ struct Wal::Rep {
     std::uint64_t number = 0;
     std::uint64_t last_batch = 0;
     std::uint64_t growth = 0;
+    LocalId lease_line;  // then: commits that are durable since may lie below the present one
   };
 
   Rep(Clock* clock_in, FileSystem* fs_in, std::string directory_in, const WalOptions& options_in,
@@ -239,7 +240,7 @@ bool Wal::FlushPending() const {
 void Wal::Rep::Rotate() {
   TROTH_CHECK(!ahead.empty());
   // Growth of what still waits is counted with the new segment; a little twice is no harm.
-  closed.push_back(Closed{current.number, durable.batch, growth});
+  closed.push_back(Closed{current.number, durable.batch, growth, lease_line});
   growth = pending.size() * 2;
   current = std::move(ahead.front());
   ahead.pop_front();
@@ -496,11 +497,9 @@ Status Wal::Rep::Urgent() {
 // A pure function of files: the newest checkpoint and the closed segments, read anew.
 Status Wal::Rep::Compact() {
   Closed last;
-  LocalId line;
   {
     const MutexLock guard(&mu);
     last = closed.back();
-    line = lease_line;
   }
   RecoveredState state;
   const WalFiles::Between between = [this] { return Urgent(); };
@@ -514,7 +513,7 @@ Status Wal::Rep::Compact() {
                                       std::to_string(last.last_batch) + " as written");
   }
   const std::int64_t running_ms = std::max(end->running_ms, state.running_ms());
-  while (state.Retain(running_ms, line, options.retention)) {
+  while (state.Retain(running_ms, last.lease_line, options.retention)) {
     TROTH_RETURN_IF_ERROR(between());
   }
   const CheckpointHead head{coordinator_id, last.number, end->last_batch, end->last_checksum,

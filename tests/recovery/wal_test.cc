@@ -461,6 +461,26 @@ TEST(WalTest, AFullDiskStopsAppendsAndNothingElse) {
   EXPECT_TRUE(h.Commits(next + 1, 50).ok());
 }
 
+// Found in review: the line of now was given the time of what the compaction read, and commits in
+// the open segment lay below it.
+TEST(WalTest, ACompactionsLineIsOfWhatItReads) {
+  WalHarness h;
+  h.options().segment_bytes = 32u << 10;
+  h.options().retention = Retention{0, 0, 0, 1u << 20};
+  h.Start();
+  std::uint64_t next = 1;
+  for (; next <= 12; ++next) {  // into the next segment
+    ASSERT_TRUE(h.Append(TestCommit(next)));
+    ASSERT_TRUE(h.Flush().ok());
+  }
+  h.wal().SetLeaseLine(TestCommit(next).id);
+  ASSERT_TRUE(h.Maintain().ok());
+  EXPECT_EQ(h.wal().stats().compactions, 1u);
+  h.Kill();
+  const Status opened = h.Open();
+  EXPECT_TRUE(opened.ok()) << opened.ToString();
+}
+
 TEST(WalTest, OnAFullDiskSpaceIsHandedOn) {
   WalHarness h;
   h.options().retention = Retention{0, 0, 86'400'000, 1u << 20};
