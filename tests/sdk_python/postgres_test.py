@@ -11,10 +11,11 @@ import psycopg2
 
 import harness
 from harness import troth, until
+from troth.participant.branch_table import BranchTable
 from troth.participant.postgres import PostgresResourceManager
 from troth.participant.values import (
-    BeginOptions, Evidence, FinishKind, FinishOrder, Isolation, LogPoint, PrepareKind, Refusal,
-    Refused, SeenCoordinator, Unavailable)
+    BeginOptions, Evidence, FinishKind, FinishOrder, FinishRequest, Isolation, LogPoint,
+    PrepareKind, Refusal, Refused, SeenCoordinator, Unavailable, WorkRequest)
 
 SEEN = SeenCoordinator("c-0123456789ab", 1, 2, 3)
 
@@ -194,6 +195,29 @@ class Postgres(unittest.TestCase):
             self.cluster.psql(f"SELECT pg_cancel_backend({pid})")
             result = until(lambda: results, 10)[0]
             self.assertEqual(result.kind, PrepareKind.UNKNOWN, result)
+            self.assertEqual(self.cluster.psql("SELECT transaction FROM pg_prepared_xacts").strip(),
+                             str(result.evidence.xid & 0xFFFFFFFF))
+
+    # The other instance rolled the branch back that had voted.
+    def test_a_lost_prepare_of_a_late_duplicate_leaves_the_vote_alone(self):
+        other = self.manager()
+        self.addCleanup(other.close)
+        id_ = "c-0123456789ab.1-0000abcd.1"
+        ours, theirs = BranchTable("edge", "one", self.rm), BranchTable("edge", "two", other)
+        work = ours.start_work(WorkRequest(id_, 0, 10_000))
+        self.sql(work.session, "UPDATE t SET v = v + 1")
+        vote = ours.end_work(work, None, True).vote
+        late = theirs.start_work(WorkRequest(id_, 0, 10_000))
+        self.cluster.psql("SELECT pg_terminate_backend"
+                          f"({late.session.connection.info.backend_pid}, 5000)")
+        with self.assertRaises(Refusal) as caught:
+            theirs.end_work(late, None, True)
+        self.assertIn("being prepared", caught.exception.message)
+        until(lambda: not theirs.looks_after(id_, 0), what="its roll-back is over")
+        self.assertEqual(self.prepared(), [f"troth:edge:{id_}"])
+        (result,) = ours.finish([FinishRequest(id_, True, vote.evidence)], 10_000)
+        self.assertEqual(result.kind, FinishKind.DONE, result)
+        self.assertEqual(self.cluster.psql("SELECT v FROM t").strip(), "1")
 
     def test_read_only_is_kept(self):
         session = self.begin(read_only=True)

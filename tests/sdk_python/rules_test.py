@@ -317,15 +317,22 @@ class Votes(TableCase):
         self.assertEqual(self.finish(False), FinishKind.WORKING)  # waits behind PREPARE
         self.db.release()
         self.assertEqual(self.prepare(view).kind, VoteKind.REFUSED)  # doomed meanwhile
-        self.assertFalse(self.db.orders[0].commit)  # what was prepared is rolled back
+        # What was prepared is rolled back, and nothing else.
+        self.assertEqual((self.db.orders[0].commit, self.db.orders[0].only_xid), (False, 700))
         self.assertEqual(self.finish(False), FinishKind.DONE)
 
-    def test_unknown_answer_is_no_vote_and_is_rolled_back(self):
-        self.db.prepare_result = PrepareResult(PrepareKind.UNKNOWN, refusal=Refusal(
-            Refused.DATABASE_UNAVAILABLE, "lost", True))
+    # It rolled back whatever sat under its GID: an earlier branch of the id, which had voted.
+    def test_unknown_answer_is_no_vote_and_its_own_xid_is_rolled_back(self):
+        self.db.prepare_result = PrepareResult(
+            PrepareKind.UNKNOWN, Evidence((5 << 32) + 701, LogPoint()),
+            refusal=Refusal(Refused.DATABASE_UNAVAILABLE, "lost", True))
         view = self.begin()
         self.assertEqual(self.prepare(view).kind, VoteKind.REFUSED)
-        self.assertEqual([order.commit for order in self.db.orders], [False])
+        self.assertEqual([(order.commit, order.only_xid) for order in self.db.orders],
+                         [(False, 701)])
+        # That this xid is gone says nothing of the others under the GID.
+        self.assertEqual(self.finish(False), FinishKind.DONE)
+        self.assertEqual([order.only_xid for order in self.db.orders], [701, None])
 
     def test_read_only_is_over_with_its_vote(self):
         self.db.prepare_result = PrepareResult(PrepareKind.READ_ONLY)

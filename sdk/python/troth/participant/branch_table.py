@@ -389,8 +389,10 @@ class BranchTable:
         self._end(id_, _Ended(_How.ROLLED_BACK, settled, branch.works, why))
         if result.kind is not PrepareKind.REFUSED:
             # Whatever an unknown one came to, it was not said: no vote. If it is prepared it
-            # goes now, or the sweep finds it.
-            self._new_job(FinishRequest(id_, False), leaving)
+            # goes now, or the sweep finds it. Nothing else goes: an earlier branch of the id,
+            # which voted, may sit under its GID.
+            assert result.evidence is not None
+            self._new_job(FinishRequest(id_, False, None, result.evidence.xid & 0xFFFFFFFF), leaving)
 
     def _vote_of(self, id_: str) -> Vote:
         branch = self._branches.get(id_)
@@ -527,22 +529,25 @@ class BranchTable:
                 del self._jobs[id_]
             branch = self._branches.get(id_)
             if branch is None or branch.state is _State.FINISHING:
-                self._judge_finished(id_, branch, job.request.commit, result)
+                self._judge_finished(job.request, branch, result)
             self._notify()
 
-    def _judge_finished(self, id_: str, branch: _Branch | None, commit: bool,
+    def _judge_finished(self, request: FinishRequest, branch: _Branch | None,
                         result: FinishResult) -> None:
+        id_ = request.transaction_id
         works = branch.works if branch is not None else 0
         if result.kind is FinishKind.WORKING:
             if branch is not None:
                 branch.state = _State.PREPARED
         elif result.kind is FinishKind.DONE:
-            if commit:
+            if request.commit:
                 self._end(id_, _Ended(_How.COMMITTED, True, works))
             else:
                 before = self._ended.get(id_)
                 why = before.why if before and before.why else _aborted(id_)
-                self._end(id_, _Ended(_How.ROLLED_BACK, True, works, why))
+                # One xid is gone; another may be prepared under the GID.
+                settled = request.only_xid is None
+                self._end(id_, _Ended(_How.ROLLED_BACK, settled, works, why))
         else:
             if result.kind is FinishKind.HEURISTIC:
                 self._heuristics += 1

@@ -266,6 +266,15 @@ class PostgresSession:
         warnings = [text.strip() for text in connection.notices if not text.startswith("INFO:")]
         return self._judge(tag, warnings)
 
+    def prepare_broke(self, error: Exception) -> PrepareResult:
+        """After an exception out of prepare(): what came of it nobody knows."""
+        self.drop()
+        return self._unknown(Refusal(
+            Refused.DATABASE, f"prepare failed: {type(error).__name__}: {error}", True))
+
+    def _unknown(self, refusal: Refusal) -> PrepareResult:
+        return PrepareResult(PrepareKind.UNKNOWN, Evidence(self._xid, LogPoint()), refusal=refusal)
+
     def _prepare_failed(self, error: psycopg2.Error) -> PrepareResult:
         state, message = sqlstate_of(error), message_of(error)
         in_code = error.diag is not None and error.diag.context
@@ -275,7 +284,7 @@ class PostgresSession:
             if self._options.read_only:
                 return PrepareResult(PrepareKind.REFUSED, refusal=Refusal(
                     Refused.DATABASE_UNAVAILABLE, "the connection was lost at prepare", True, state))
-            return PrepareResult(PrepareKind.UNKNOWN, refusal=Refusal(
+            return self._unknown(Refusal(
                 Refused.DATABASE_UNAVAILABLE,
                 "the connection was lost while the branch was being prepared", True, state))
         if state == "22012" and not in_code:
@@ -303,11 +312,11 @@ class PostgresSession:
                 Refused.DATABASE, f"the block had failed: PREPARE TRANSACTION answered {tag}"))
         position = self._clean()
         if warnings:
-            return PrepareResult(PrepareKind.UNKNOWN, refusal=Refusal(
+            return self._unknown(Refusal(
                 Refused.DATABASE, "PREPARE TRANSACTION came with a warning, it may not be as "
                 f"durable as asked for: {warnings[0]}", True))
         if position is None:
-            return PrepareResult(PrepareKind.UNKNOWN, refusal=Refusal(
+            return self._unknown(Refusal(
                 Refused.DATABASE_UNAVAILABLE, "the connection was lost after PREPARE", True))
         evidence = Evidence(self._xid, LogPoint(timeline, position))
         self._acquaintance.memory.remember(evidence.point)
@@ -376,9 +385,7 @@ class PostgresResourceManager:
             except Exception as error:  # pylint: disable=broad-except
                 # A mistake of ours must not leave the branch hanging: no vote.
                 log.exception("preparing %s", session.gid)
-                session.drop()
-                result = PrepareResult(PrepareKind.UNKNOWN, refusal=Refusal(
-                    Refused.DATABASE, f"prepare failed: {type(error).__name__}: {error}", True))
+                result = session.prepare_broke(error)
             done(result)
 
         self._crew.give(prepare)

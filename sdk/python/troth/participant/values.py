@@ -125,7 +125,7 @@ class PrepareKind(enum.Enum):
 @dataclass
 class PrepareResult:
     kind: PrepareKind
-    evidence: Evidence | None = None
+    evidence: Evidence | None = None  # PREPARED; UNKNOWN: the xid that may be prepared
     acquaintance: int = 0
     refusal: Refusal | None = None
 
