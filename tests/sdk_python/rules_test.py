@@ -26,7 +26,7 @@ from troth.participant.evidence import (
     Findings, LogMemory, TimelineSwitch, XidStatus, judge, parse_lsn, parse_timeline_history)
 from troth.participant.fence import EpochFence
 from troth.participant.link import CoordinatorLink, SelfDescription
-from troth.participant.sweep import Answer, Sweep, Verdict
+from troth.participant.sweep import Answer, Inquiry, Sweep, Verdict
 from troth.participant.values import (
     DatabaseIdentity, DatabaseState, Evidence, FinishKind, FinishRequest, FinishResult, LogPoint,
     PreparedBranch, PrepareKind, PrepareRequest, PrepareResult, Refusal, Refused, SeenCoordinator,
@@ -478,6 +478,24 @@ class Recovery(TableCase):
         told = Evidence(4_294_967_996, LogPoint(2, 9))
         self.sweep.settle([Answer(inquiry, Verdict.COMMIT, told)], 0)
         self.assertEqual(self.db.orders[0].evidence, told)
+
+    # The sweep took what it remembered of the id for what it had seen prepared.
+    def test_a_duplicate_of_what_committed_is_settled(self):
+        self.finish(True)
+        duplicate = Inquiry(ID, "c-0123456789ab", 701)
+        for verdict, evidence in ((Verdict.COMMIT, EVIDENCE), (Verdict.ABORT, None)):
+            self.sweep.settle([Answer(duplicate, verdict, evidence)], 0)
+        self.assertEqual([(order.commit, order.evidence, order.only_xid) for order in self.db.orders],
+                         [(True, EVIDENCE, None)] * 2 + [(False, None, 701)])
+        # What is known of the first stays known.
+        self.assertEqual(self.finish(True), FinishKind.DONE)
+        self.assertEqual(self.finish(False), FinishKind.HEURISTIC)
+        self.assertEqual(len(self.db.orders), 3)
+
+    def test_a_duplicate_of_what_was_rolled_back_is_settled(self):
+        self.finish(False)
+        self.sweep.settle([Answer(Inquiry(ID, "c-0123456789ab", 701), Verdict.ABORT)], 0)
+        self.assertEqual([order.only_xid for order in self.db.orders], [None, 701])
 
     def test_found_branches_count_against_the_bound(self):
         self.db.prepared = [PreparedBranch(f"troth:east:c-0123456789ab.1-0000abcd.{n}", n)

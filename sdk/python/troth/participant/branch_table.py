@@ -459,7 +459,8 @@ class BranchTable:
         branch = self._branches.get(id_)
         if branch is None:
             ended = self._ended.get(id_)
-            if ended is not None and ended.how is _How.COMMITTED:
+            known = ended is not None and ended.how is _How.COMMITTED
+            if known and request.only_xid is None:
                 return FinishResult(FinishKind.DONE)
             return self._new_job(request, leaving)
         if branch.state is _State.FINISHING:
@@ -488,6 +489,8 @@ class BranchTable:
             ended = self._ended.get(id_)
             if ended is None:  # work that is still on its way must find the id ended
                 self._end(id_, _Ended(_How.ROLLED_BACK, False, 0, _aborted(id_)))
+            elif request.only_xid is not None:
+                pass  # the sweep saw it prepared, whatever became of another branch of the id
             elif ended.how is _How.COMMITTED:
                 return FinishResult(FinishKind.HEURISTIC,
                                     f"transaction {id_} is already committed here")
@@ -515,7 +518,7 @@ class BranchTable:
 
     def _new_job(self, request: FinishRequest, leaving: _Leaving) -> _Job:
         order = FinishOrder(make_gid(self._participant, request.transaction_id), request.commit,
-                            request.evidence, request.only_xid)
+                            request.evidence, None if request.commit else request.only_xid)
         job = _Job(request, order)
         self._jobs[request.transaction_id] = job
         leaving.start.append(job)
@@ -535,6 +538,9 @@ class BranchTable:
     def _judge_finished(self, request: FinishRequest, branch: _Branch | None,
                         result: FinishResult) -> None:
         id_ = request.transaction_id
+        before = self._ended.get(id_)
+        if not request.commit and before is not None and before.how is _How.COMMITTED:
+            return  # another branch of the id, which never voted, was rolled back by the sweep
         works = branch.works if branch is not None else 0
         if result.kind is FinishKind.WORKING:
             if branch is not None:
@@ -543,7 +549,6 @@ class BranchTable:
             if request.commit:
                 self._end(id_, _Ended(_How.COMMITTED, True, works))
             else:
-                before = self._ended.get(id_)
                 why = before.why if before and before.why else _aborted(id_)
                 # One xid is gone; another may be prepared under the GID.
                 settled = request.only_xid is None

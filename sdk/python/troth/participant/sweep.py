@@ -106,7 +106,7 @@ class Sweep:
         for answer in answers:
             id_ = answer.inquiry.transaction_id
             if answer.verdict is Verdict.COMMIT:
-                orders.append(FinishRequest(id_, True, answer.evidence))
+                orders.append(FinishRequest(id_, True, answer.evidence, answer.inquiry.xid))
             elif answer.verdict is Verdict.ABORT:
                 orders.append(FinishRequest(id_, False, None, answer.inquiry.xid))
             elif answer.verdict is not Verdict.PENDING and id_ in self._sightings:

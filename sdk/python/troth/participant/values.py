@@ -254,6 +254,8 @@ class FinishRequest:
     transaction_id: str
     commit: bool
     evidence: Evidence | None = None
+    # Of what was seen prepared (32 low bits), whatever is known of the id: an abort ends this
+    # xid and nothing else.
     only_xid: int | None = None
 
 
