@@ -154,6 +154,19 @@ class Client(unittest.TestCase):
                 self.assertEqual(tx.outcome.kind, kind)
                 self.assertIsNot(getattr(caught.exception, "outcome", None), tx.outcome)
 
+    # Both were told as no answer: whoever repeats while that is retryable never ended.
+    def test_a_call_that_the_service_fails_at_is_no_lost_one(self):
+        for error, reason, retryable in (
+                (KeyError("a mistake of the service"), Reason.APPLICATION, False),
+                (TTransportException(), Reason.DATABASE_UNAVAILABLE, True)):
+            self.bank.accounts = mock.Mock(side_effect=error)
+            with mock.patch("logging.exception"), \
+                    self.assertRaises(troth.WorkFailed) as caught:
+                self.client.call("east", BankBranch, "accounts", 0, 1)
+            failure = caught.exception.failure
+            self.assertEqual((failure.reason, failure.retryable, failure.participant),
+                             (reason, retryable, "east"))
+
     def test_what_fails_behind_a_commit_is_never_repeated(self):
         def unanswered():
             raise troth.NotAnswered(troth.Failure(Reason.NOT_SERVING, "no", True))

@@ -172,14 +172,17 @@ class Client:
              timeout_ms: int = 5_000) -> Any:
         """A call outside any transaction, at any instance of `participant`; `service` is the
         generated module. It must be safe to repeat. Passes the wire's Refused on. Raises
-        WorkFailed: not done, or no answer."""
+        WorkFailed: not done, no answer, or (not retryable) the service failed at it."""
         deadline = Deadline.after(timeout_ms)
         connection = self.connect_participant(participant, "", deadline)
         try:
             return connection.call(
                 deadline.left_ms() + self.grace_ms,
                 lambda protocol: getattr(service.Client(protocol), method)(*arguments))
-        except (NotSent, Unanswered, TApplicationException) as error:
+        except TApplicationException as error:
+            raise WorkFailed(Failure(values.Reason.APPLICATION, str(error), False,
+                                     participant)) from None
+        except (NotSent, Unanswered) as error:
             raise WorkFailed(Failure(values.Reason.DATABASE_UNAVAILABLE,
                                      f"no answer: {error}", True, participant)) from None
         finally:
