@@ -3,9 +3,12 @@
 code can do to its block, what PREPARE can answer, what a pooled connection remembers."""
 
 import contextlib
+import os
+import signal
 import threading
 import time
 import unittest
+from unittest import mock
 
 import psycopg2
 
@@ -386,6 +389,31 @@ class Postgres(unittest.TestCase):
             self.assertEqual(self.finish(commit=True, evidence=evidence).kind, FinishKind.DONE)
         self.begin().rollback()  # the refused one kept no place
         held.rollback()
+
+    # It held up recovery, enrolment and status as long as that one process stood still.
+    def test_a_desk_that_stands_still_is_given_up(self):
+        (pid,) = self.cluster.psql("SELECT pid FROM pg_stat_activity WHERE application_name ="
+                                   " 'troth edge'").split()
+        os.kill(int(pid), signal.SIGSTOP)
+        timer = threading.Timer(5, os.kill, (int(pid), signal.SIGCONT))
+        timer.start()
+        try:
+            with mock.patch("troth.participant.connections._ANSWER_S", 0.3), \
+                    self.assertRaises(Unavailable) as caught:
+                self.rm.look()
+            self.assertIn("did not answer within", str(caught.exception))
+            self.rm.look()
+        finally:
+            timer.cancel()
+            timer.join()
+            os.kill(int(pid), signal.SIGCONT)
+
+    # Recovery's thread ends with any other error.
+    def test_a_desk_that_nobody_can_watch_is_unavailable(self):
+        with mock.patch("threading.Timer.start", side_effect=RuntimeError("can't start new thread")):
+            self.assertRaises(Unavailable, self.rm.look)
+            self.assertFalse(self.rm.hold_sweep("edge"))
+        self.assertTrue(self.rm.hold_sweep("edge"))
 
     # Notes ------------------------------------------------------------------------------------
 

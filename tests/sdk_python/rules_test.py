@@ -21,7 +21,7 @@ from troth.lease_cache import LeaseCache
 from troth.participant import service
 from troth.participant.branch_table import BranchTable
 from troth.participant.connections import refusal_of
-from troth.participant.engine import WorkScope
+from troth.participant.engine import Participant, ParticipantOptions, WorkScope
 from troth.participant.evidence import (
     Findings, LogMemory, TimelineSwitch, XidStatus, judge, parse_lsn, parse_timeline_history)
 from troth.participant.fence import EpochFence
@@ -625,6 +625,38 @@ class Link(unittest.TestCase):
         self.noted(d=(9, 100))
         self.enrol("c", 4)
         self.assertEqual(self.said, [("enrol",)])
+
+
+class Life(unittest.TestCase):
+    """A participant that serves, on a fake database and without a coordinator."""
+
+    def test_notes_that_hang_hold_up_no_deadline(self):
+        db, hangs, goes_on = FakeDatabase(), threading.Event(), threading.Event()
+        db.look = lambda: DatabaseState(DatabaseIdentity("7", 5), LogPoint(1, 1), "h:1")
+        db.hold_sweep, db.close = lambda name: False, lambda: None
+        with unittest.mock.patch("troth.participant.engine.PostgresResourceManager",
+                                 return_value=db):
+            participant = Participant(ParticipantOptions("east", "", ["127.0.0.1:1"]))
+
+        def hang(*_):
+            hangs.set()
+            goes_on.wait()
+            raise Unavailable("away")
+        db.store_seen = db.load_seen = hang
+        quiet = unittest.mock.patch("troth.participant.link.log")
+        quiet.start()
+        self.addCleanup(quiet.stop)
+        serving = threading.Thread(target=participant.serve, args=(None, False))
+        serving.start()
+        try:
+            self.assertTrue(hangs.wait(10))
+            work = participant.start_work(Context(ID, 0, 100))
+            participant.end_work(Context(ID, 0, 100), work, None)
+            harness.until(lambda: db.sessions[0].rolled_back, 5, "its deadline ends the branch")
+        finally:
+            goes_on.set()
+            participant.stop()
+            serving.join()
 
 
 class EvidenceRules(unittest.TestCase):

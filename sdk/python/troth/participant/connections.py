@@ -3,10 +3,13 @@ bounded set of them. A connection never reconnects. Knows no branch."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import socket
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import psycopg2
 import psycopg2.extensions
@@ -17,6 +20,7 @@ from troth.participant.values import (
 
 _Connection = psycopg2.extensions.connection
 _OPEN_TIMEOUT_S = 2  # libpq's smallest
+_ANSWER_S = 10.0
 _DEFAULTS = {"connect_timeout": _OPEN_TIMEOUT_S, "keepalives_idle": 5, "keepalives_interval": 5,
              "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
@@ -111,6 +115,36 @@ class PgConnection(_Connection):
         cursor.execute(sql, parameters)
         return cursor
 
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """Statements meanwhile end after _ANSWER_S, and the connection with them: for a server that
+        stands still libpq waits for ever, and the server's own time limits stand still too."""
+        late = threading.Event()
+
+        def cut() -> None:
+            late.set()
+            with contextlib.suppress(OSError):  # it has ended by itself
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(_ANSWER_S, cut)
+        timer.daemon = True
+        try:
+            line = socket.socket(fileno=os.dup(self.fileno()))
+            timer.start()
+        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had
+            raise psycopg2.OperationalError(str(error)) from None
+        with line:
+            try:
+                yield
+            except psycopg2.Error:
+                if not late.is_set():
+                    raise
+                raise psycopg2.OperationalError(
+                    f"the database did not answer within {_ANSWER_S:.0f} s") from None
+            finally:
+                timer.cancel()
+                timer.join()
+
     @property
     def alive(self) -> bool:
         return not self.closed
@@ -164,7 +198,8 @@ class Acquaintance:
         try:
             connection = psycopg2.connect(connection_factory=PgConnection, **self._options)
             _Connection.autocommit.__set__(connection, True)
-            row = connection.run(_GREETING).fetchone()
+            with connection.limited():
+                row = connection.run(_GREETING).fetchone()
         except psycopg2.Error as error:
             self.interrupted()
             raise Unavailable(message_of(error)) from None

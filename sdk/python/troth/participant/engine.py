@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 
 import psycopg2
 import psycopg2.extensions
@@ -266,8 +266,11 @@ class Participant:
             Listener("coordinators", options.bind, options.peer_port, PeerProcessor(handler),
                      max_connections=options.max_peer_connections,
                      idle_ms=options.idle_connection_ms, security=self._security)]
-        threads = [threading.Thread(target=work, name=name, daemon=True) for work, name in
-                   ((self._tick_loop, "troth tick"), (self._sweep_loop, "troth sweep"))]
+        # Apart: a note that the database is slow to take must not hold up deadlines.
+        threads = [threading.Thread(target=work, args=ticks, name=name, daemon=True)
+                   for name, work, *ticks in (("troth tick", self._tick_loop, self._table.tick),
+                                              ("troth notes", self._tick_loop, self._fence.tick),
+                                              ("troth sweep", self._sweep_loop))]
         try:
             for listener in self._listeners:
                 listener.start()
@@ -331,11 +334,10 @@ class Participant:
 
     # Recovery ---------------------------------------------------------------------------------
 
-    def _tick_loop(self) -> None:
+    def _tick_loop(self, tick: Callable[[], None]) -> None:
         while not self._stop.wait(_TICK_S):
             try:
-                self._table.tick()
-                self._fence.tick()
+                tick()
             except Exception:  # pylint: disable=broad-except
                 log.exception("tick")
 

@@ -432,7 +432,8 @@ class PostgresResourceManager:
         with self._desk_lock:
             desk = self._open_desk()
             try:
-                cursor = desk.run(sql, parameters)
+                with desk.limited():
+                    cursor = desk.run(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
             except psycopg2.Error as error:
                 raise Unavailable(message_of(error)) from None
@@ -447,7 +448,8 @@ class PostgresResourceManager:
         desk = self._acquaintance.open()
         try:
             self._check_server(desk)
-            desk.run(_SET_UP_DESK)
+            with desk.limited():
+                desk.run(_SET_UP_DESK)
         except psycopg2.Error as error:
             desk.drop()
             raise Unavailable(message_of(error)) from None
@@ -461,7 +463,8 @@ class PostgresResourceManager:
         with self._desk_lock:
             desk = self._open_desk()
             try:
-                desk.run(_MAKE_NOTES)
+                with desk.limited():
+                    desk.run(_MAKE_NOTES)
                 return
             except psycopg2.Error as error:
                 # 42P07: another instance has just made it; 23505: is making it.
@@ -476,7 +479,8 @@ class PostgresResourceManager:
     def _check_server(self, connection: PgConnection) -> None:
         """Raises ServerUnfit or Unavailable."""
         try:
-            row = connection.run(_CHECK, (gid_prefix(self._participant),)).fetchone()
+            with connection.limited():
+                row = connection.run(_CHECK, (gid_prefix(self._participant),)).fetchone()
         except psycopg2.Error as error:
             raise Unavailable(message_of(error)) from None
         slots, fsync, full_page_writes, synchronous, standbys, login, role, owner = row
