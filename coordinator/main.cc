@@ -213,14 +213,14 @@ int Serve() {
         monitoring.Passed(phase, seconds);
       });
   channel.Start(&coordinator, [&crew] { crew.Nudge(); });
+  coordinator.Start();
+  crew.Start(&coordinator, &channel);
   log.Start(DieOfLog, [&coordinator, &crew] {
     if (const troth::Status flushed = coordinator.FlushLog(/*mark=*/true); !flushed.ok()) {
       DieOfLog(flushed);
     }
     crew.Nudge();
   });
-  coordinator.Start();
-  crew.Start(&coordinator, &channel);
   inspection.Start();
 
   troth::CoordinatorServer server(

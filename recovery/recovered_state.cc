@@ -334,10 +334,10 @@ bool RecoveredState::Retain(std::int64_t running_ms, const LocalId& lease_line,
   rep_->now_ms = std::max(rep_->now_ms, running_ms);
   const std::int64_t now = rep_->now_ms;
   rep_->Mark(now, lease_line, retention);
-  const auto may_drop = [&](const LocalId& id, std::int64_t decided_ms) {
+  const auto may_drop = [&](const LocalId& id, std::int64_t decided_ms, bool over) {
     // A commit falls within its lease, so the lease is over one lease length later at most.
     const bool lease_over = id < lease_line || decided_ms + retention.lease_ms <= now;
-    return lease_over && decided_ms + retention.record_ms <= now;
+    return lease_over && (over || decided_ms + retention.record_ms <= now);
   };
   int steps = kRetainSteps;
   while (steps > 0 && rep_->whole.DropOne(may_drop, retention.record_bytes)) --steps;

@@ -22,8 +22,9 @@ struct Retention {
   std::int64_t record_ms = 600'000;
   std::int64_t outcome_ms = 86'400'000;
   // Bound on what ended records kept whole cost, in memory; over it the oldest become bits
-  // before their time. (All that is lost is that a stray branch under the id of such a
-  // transaction is kept in doubt and alarmed, where its record would have had it rolled back.)
+  // before their time, if their lease is over. (All that is lost is that a stray branch under the
+  // id of such a transaction is kept in doubt and alarmed, where its record would have had it
+  // rolled back.)
   std::uint64_t record_bytes = 64u << 20;
 };
 

@@ -186,24 +186,22 @@ void WholeRecords::Forget(const LocalId& id, std::uint64_t position, std::size_t
   ended_bytes_ -= size + kOverheadBytes;
 }
 
-bool WholeRecords::DropAside(const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
-                             std::uint64_t ended_bytes_limit) {
+bool WholeRecords::DropAside(const MayDrop& may_drop, std::uint64_t ended_bytes_limit) {
   if (aside_ended_.empty()) return false;
   const auto it = aside_.find(aside_ended_.front());
   const Aside& aside = it->second;
-  if (ended_bytes_ <= ended_bytes_limit && !may_drop(aside.id, aside.decided_ms)) return false;
+  if (!may_drop(aside.id, aside.decided_ms, ended_bytes_ > ended_bytes_limit)) return false;
   Forget(aside.id, it->first, aside.bytes.size(), true);
   aside_.erase(it);
   aside_ended_.pop_front();
   return true;
 }
 
-bool WholeRecords::DropOne(const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
-                           std::uint64_t ended_bytes_limit) {
+bool WholeRecords::DropOne(const MayDrop& may_drop, std::uint64_t ended_bytes_limit) {
   if (DropAside(may_drop, ended_bytes_limit)) return true;
   if (queue_.empty()) return false;
   const Slot slot = queue_.front();
-  if (ended_bytes_ <= ended_bytes_limit && !may_drop(slot.id, slot.decided_ms)) return false;
+  if (!may_drop(slot.id, slot.decided_ms, ended_bytes_ > ended_bytes_limit)) return false;
   if (slot.ended) {
     Forget(slot.id, front_, slot.size, true);
   } else {

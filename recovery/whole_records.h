@@ -72,10 +72,11 @@ class WholeRecords final : private PositionIndex::Ids {
   bool SetEnded(const LocalId& id);
   bool SetDecidedAt(const LocalId& id, std::int64_t decided_ms);
 
-  // Looks at one record, the next in turn, and drops it if it ended and (`may_drop` says so or
-  // ended records cost more than `ended_bytes_limit`). False when there is nothing to do now.
-  bool DropOne(const std::function<bool(const LocalId&, std::int64_t decided_ms)>& may_drop,
-               std::uint64_t ended_bytes_limit);
+  // `over`: ended records cost more than the limit.
+  using MayDrop = std::function<bool(const LocalId&, std::int64_t decided_ms, bool over)>;
+  // Looks at one record, the next in turn, and drops it if it ended and `may_drop` says so. False
+  // when there is nothing to do now.
+  bool DropOne(const MayDrop& may_drop, std::uint64_t ended_bytes_limit);
 
   // Oldest decision first.
   void ForEach(const std::function<void(const Entry&)>& fn) const;
@@ -110,8 +111,7 @@ class WholeRecords final : private PositionIndex::Ids {
   std::uint64_t PositionOf(const LocalId& id) const;
   const char* Store(std::string_view bytes);
   void PopFront();
-  bool DropAside(const std::function<bool(const LocalId&, std::int64_t)>& may_drop,
-                 std::uint64_t ended_bytes_limit);
+  bool DropAside(const MayDrop& may_drop, std::uint64_t ended_bytes_limit);
   void Forget(const LocalId& id, std::uint64_t position, std::size_t size, bool ended);
 
   std::deque<Slot> queue_;  // positions from front_ on
