@@ -502,7 +502,8 @@ void CommitProtocol::On(const AcceptGapAsked& e) {
     Refuse(e.token, Reason::kInvalid,
            "a report names epoch " + std::to_string(last) +
                ", which no coordinator has lived to: it is wrong, and with it accepted no number "
-               "would be left for the next epoch. Run 'trothctl discard-report' instead");
+               "would be left for the next epoch. Run 'trothctl discard-report' instead, as the "
+               "manual's section on a log cut short says");
     return;
   }
   Append(GapRecord{registry_.LowestContradicted(), last, e.reason},

@@ -43,7 +43,8 @@ DEFINE_int64(idle_ms, 300000, "a connection silent for so long is closed");
 DEFINE_int64(lease_ms, 30000,
              "length of a lease of ids; also the longest a transaction may last, up to 30 s");
 DEFINE_int64(record_retention_ms, 600000, "how long an ended commit record is kept whole");
-DEFINE_uint64(record_retention_bytes, 64u << 20, "bound on ended commit records kept whole");
+DEFINE_uint64(record_retention_bytes, 64u << 20,
+              "bound on ended commit records kept whole after their lease");
 DEFINE_int64(outcome_retention_ms, 86400000, "how long an outcome can be asked for");
 DEFINE_uint32(max_undecided, 100000, "undecided transactions at once; beyond, commits are refused");
 DEFINE_uint32(
