@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include <glog/logging.h>
+
 #include "common/check.h"
 #include "common/transaction_id.h"
 #include "participant/postgres_session.h"
@@ -60,8 +62,7 @@ PostgresResourceManager::PostgresResourceManager(PostgresOptions options)
       pool_(&acquaintance_, static_cast<std::size_t>(options_.pool_size),
             [this](PgConnection* connection) {
               // It may have restarted since the desk looked: nothing is voted on one that is unfit.
-              TROTH_RETURN_IF_ERROR(
-                  CheckServer(connection, options_.max_in_doubt, GidPrefix(options_.participant)));
+              TROTH_RETURN_IF_ERROR(CheckFit(connection));
               return PostgresSession::SetUp(connection);
             }),
       finisher_(&acquaintance_, static_cast<std::size_t>(options_.finish_connections)) {}
@@ -78,7 +79,12 @@ Result<std::unique_ptr<PostgresResourceManager>> PostgresResourceManager::Open(
   if (!have.ok || have.rows[0][0].value_or("f") != "t") {
     TROTH_RETURN_IF_ERROR(MakeNotes(*desk));
   }
+  manager->started_ = true;
   return manager;
+}
+
+Status PostgresResourceManager::CheckFit(PgConnection* connection) {
+  return CheckServer(connection, options_.max_in_doubt, GidPrefix(options_.participant));
 }
 
 Result<PgConnection*> PostgresResourceManager::Desk() {
@@ -88,8 +94,10 @@ Result<PgConnection*> PostgresResourceManager::Desk() {
   holds_sweep_ = false;
   Result<std::unique_ptr<PgConnection>> opened = acquaintance_.Open(kDeskTime);
   if (!opened.ok()) return opened.status();
-  TROTH_RETURN_IF_ERROR(
-      CheckServer(opened->get(), options_.max_in_doubt, GidPrefix(options_.participant)));
+  const Status fit = CheckFit(opened->get());
+  if (!fit.ok() && !(started_ && fit.code() == Code::kRefused)) return fit;
+  // Without the desk nobody would ask what became of the branches that are prepared there.
+  if (!fit.ok()) LOG(WARNING) << "no branch is begun, recovery goes on: " << fit.message();
   // Notes may be lost with a primary, and must not wait: not for a standby, not for a lock.
   for (const char* sql : {"SET synchronous_commit = local", "SET lock_timeout = '1s'",
                           "SET default_transaction_read_only = off"}) {

@@ -56,7 +56,9 @@ class PostgresResourceManager : public ResourceManager {
 
  private:
   explicit PostgresResourceManager(PostgresOptions options);
-  // The connection for the rest; opened, and the server checked, when there is none.
+  Status CheckFit(PgConnection* connection);
+  // The connection for the rest; opened when there is none. After the start on an unfit server too:
+  // what is prepared there is finished all the same.
   Result<PgConnection*> Desk() TROTH_REQUIRES(desk_mutex_);
 
   const PostgresOptions options_;
@@ -65,6 +67,7 @@ class PostgresResourceManager : public ResourceManager {
   PostgresFinisher finisher_;
   Mutex desk_mutex_;
   std::unique_ptr<PgConnection> desk_ TROTH_GUARDED_BY(desk_mutex_);
+  bool started_ TROTH_GUARDED_BY(desk_mutex_) = false;  // the server was found fit once
   bool holds_sweep_ TROTH_GUARDED_BY(desk_mutex_) = false;
 };
 

@@ -440,6 +440,26 @@ TEST_F(StartUp, FsyncTurnedOffLater) {
   Has(refused->message, "ALTER SYSTEM SET fsync = on");
   EXPECT_FALSE(Take(1, 1));
 }
+// Regression: the connection that recovery lives on was refused too.
+TEST_F(StartUp, RecoveryGoesOnAtAServerThatCameBackUnfit) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  Configure("full_page_writes", "off");
+  cluster_.Kill();
+  cluster_.Start();
+  const Result<std::vector<PreparedBranch>> listed = manager_->ListPrepared("troth:east:");
+  const Status looked = manager_->Look().status();
+  const bool held = manager_->HoldSweep("east");
+  const std::optional<troth::Refusal> refused = Take(2, 2);
+  Configure("full_page_writes", "on");
+  ASSERT_TRUE(listed.ok()) << listed.status().ToString();
+  EXPECT_EQ(listed->size(), 1u);
+  EXPECT_TRUE(looked.ok()) << looked.ToString();
+  EXPECT_TRUE(held);
+  ASSERT_TRUE(refused);
+  Has(refused->message, "ALTER SYSTEM SET full_page_writes = on");
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
 TEST_F(StartUp, ReadOnlyByDefault) {
   cluster_.Sql("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on");
   Restart();

@@ -415,6 +415,15 @@ class Postgres(unittest.TestCase):
             self.assertFalse(self.rm.hold_sweep("edge"))
         self.assertTrue(self.rm.hold_sweep("edge"))
 
+    # Regression: the connection that recovery lives on was refused too.
+    def test_recovery_goes_on_at_a_server_that_came_back_unfit(self):
+        self.voted()
+        with self.configured("full_page_writes", "off"):
+            self.cluster.psql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                              "WHERE application_name LIKE 'troth %'")
+            self.assertEqual([branch.gid for branch in self.rm.list_prepared("troth:")], [self.gid])
+            self.rm.look()
+
     # Notes ------------------------------------------------------------------------------------
 
     def test_a_role_that_writes_nothing_by_default_keeps_notes(self):

@@ -341,8 +341,10 @@ class PostgresResourceManager:
         self._desk_lock = threading.RLock()
         self._desk: PgConnection | None = None
         self._holds_sweep = False
+        self._started = False  # the server was found fit once
         if not self._ask(_HAVE_NOTES)[0][0]:
             self._make_notes()
+        self._started = True
 
     def close(self) -> None:
         self._crew.stop()
@@ -447,7 +449,13 @@ class PostgresResourceManager:
         self._desk, self._holds_sweep = None, False
         desk = self._acquaintance.open()
         try:
-            self._check_server(desk)
+            try:
+                self._check_server(desk)
+            except ServerUnfit as unfit:
+                if not self._started:
+                    raise
+                # Without the desk nobody would ask what became of the branches prepared there.
+                log.warning("no branch is begun, recovery goes on: %s", unfit)
             with desk.limited():
                 desk.run(_SET_UP_DESK)
         except psycopg2.Error as error:
