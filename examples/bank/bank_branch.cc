@@ -1,6 +1,7 @@
 // bank-branch: a bank's branch that lets transactions into its PostgreSQL database. All of two-
 // phase commit is troth::Participant's; here is what is particular to a bank. Tables: schema.sql.
 #include <iostream>
+#include <limits>
 #include <mutex>
 #include <set>
 
@@ -46,6 +47,7 @@ constexpr char kUsage[] =
 constexpr std::size_t kMaxLegs = 1000;
 constexpr std::int32_t kMaxOpened = 10'000;
 constexpr std::int32_t kMaxPage = 5000;
+constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 
 wire::Refused Invalid(const std::string& message) {
   wire::Refused refused;
@@ -114,6 +116,9 @@ class Handler : public BankBranchIf {
             const std::int32_t count, const std::int64_t balance) override {
     if (count < 1 || count > kMaxOpened || first < 1 || balance < 0) {
       throw Invalid("accounts are opened from 1 up, 1 to 10000 at a time, with 0 or more in them");
+    }
+    if (first > kMost - (count - 1)) {
+      throw Invalid("the last account has a number of at most " + std::to_string(kMost));
     }
     reply.branch = participant_->Execute(context, [&](pqxx::dbtransaction& tx) {
       const pqxx::result opened = tx.exec_params(
@@ -201,6 +206,7 @@ class Handler : public BankBranchIf {
     std::set<std::int64_t> seen;
     for (const Leg& leg : legs) {
       if (leg.amount == 0) throw Invalid("the amount of a leg is not 0");
+      if (leg.amount < -kMost) throw Invalid("a leg takes at most " + std::to_string(kMost));
       if (!seen.insert(leg.account).second) {
         throw Invalid("account " + std::to_string(leg.account) + " stands in two legs");
       }

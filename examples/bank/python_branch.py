@@ -31,6 +31,7 @@ from troth_bank.ttypes import Account, ApplyReply, BalancesReply, Entry, OpenRep
 MAX_LEGS = 1_000
 MAX_OPENED = 10_000
 MAX_PAGE = 5_000
+MOST = 2**63 - 1
 
 
 def invalid(message):
@@ -79,6 +80,8 @@ class Bank(troth.ParticipantService):
             raise invalid("a transfer has 1 to 1000 legs here")
         if any(leg.amount == 0 for leg in legs):
             raise invalid("the amount of a leg is not 0")
+        if any(leg.amount < -MOST for leg in legs):
+            raise invalid(f"a leg takes at most {MOST}")
         if len({leg.account for leg in legs}) != len(legs):
             raise invalid("an account stands in two legs")
         with self.participant.work(context) as work:
@@ -107,6 +110,8 @@ class Bank(troth.ParticipantService):
     def open(self, context, first, count, balance):
         if not 1 <= count <= MAX_OPENED or first < 1 or balance < 0:
             raise invalid("accounts are opened from 1 up, 1 to 10000 at a time, with 0 or more in them")
+        if first + count - 1 > MOST:
+            raise invalid(f"the last account has a number of at most {MOST}")
         with self.participant.work(context) as work:
             opened = work.execute(
                 "INSERT INTO account (number, balance, opened_with)"

@@ -354,6 +354,14 @@ class BankTest(unittest.TestCase):
         self.assertEqual(self.outcome_kind(coordinator, transaction_id), "COMMITTED")
         self.assertEqual(self.entries(transaction_id), 2)
 
+    def test_numbers_at_the_end_of_their_range(self):
+        """Nothing is computed beyond 64 bits."""
+        from troth.wire.values.ttypes import Context
+        coordinator, east = self.coordinator(), self.branch("east")
+        context = Context(transaction_id=self.lease(coordinator), work=0, deadline_ms=5000)
+        self.refused("INVALID", east.open, context, 2**63 - 1, 2, 0)
+        self.refused("INVALID", self.work, east, self.lease(coordinator), 20, -2**63)
+
     def test_commit_of_an_id_never_leased(self):
         """Refused; so is one of another coordinator."""
         from troth.wire.coordinator.ttypes import AbortRequest
