@@ -1,4 +1,5 @@
-// What may stand in a connection string that is given as a flag. Knows no connection.
+// What may stand in a connection string that is given as a flag, and what is put behind it. Knows
+// no connection.
 // docs/operations.md, "Security".
 #pragma once
 
@@ -13,5 +14,9 @@ namespace troth {
 // of a process are shown to everybody by ps. The message names the flag, says where secrets belong,
 // and does not repeat them. What libpq can't parse is left to the connection, which says why.
 Status CheckNoSecret(const std::string& conninfo, std::string_view flag = "--conninfo");
+
+// `conninfo` (libpq's, or a URI) as keywords and values, with `defaults` ("keepalives_idle=5 ...")
+// where it says nothing. What libpq can't parse is returned as it is.
+std::string WithDefaults(const std::string& conninfo, std::string_view defaults);
 
 }  // namespace troth

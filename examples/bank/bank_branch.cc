@@ -58,17 +58,24 @@ wire::Refused Invalid(const std::string& message) {
 }
 
 // Reads outside any transaction: a connection of its own, made when first needed and made anew
-// when it was lost. For audits, so one at a time.
+// when it was lost. For audits, so one at a time, and none for ever: the next ones wait, and so
+// does the end of the process.
 class Reader {
  public:
-  explicit Reader(std::string conninfo) : conninfo_(std::move(conninfo)) {}
+  explicit Reader(const std::string& conninfo)
+      : conninfo_(WithDefaults(conninfo,
+                               "connect_timeout=10 keepalives_idle=5 keepalives_interval=5 "
+                               "keepalives_count=3 tcp_user_timeout=10000")) {}
 
   // Runs `read` in one read-only transaction. Throws wire::Refused.
   template <typename F>
   void Read(F&& read) {
     std::lock_guard<std::mutex> lock(mutex_);
     try {
-      if (connection_ == nullptr) connection_ = std::make_unique<pqxx::connection>(conninfo_);
+      if (connection_ == nullptr) {
+        connection_ = std::make_unique<pqxx::connection>(conninfo_);
+        connection_->set_variable("statement_timeout", "10000");
+      }
       pqxx::read_transaction transaction(*connection_);
       read(transaction);
     } catch (const pqxx::broken_connection& e) {

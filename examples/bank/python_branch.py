@@ -40,10 +40,12 @@ def invalid(message):
 
 class Reader:
     """Reads outside any transaction: a connection of its own, made when first needed and made
-    anew when it was lost. For audits, so one at a time."""
+    anew when it was lost. For audits, so one at a time, and none for ever: the next ones wait."""
 
     def __init__(self, conninfo):
-        self._conninfo = conninfo
+        self._options = {"connect_timeout": 10, "keepalives_idle": 5, "keepalives_interval": 5,
+                         "keepalives_count": 3, "tcp_user_timeout": 10_000,
+                         **psycopg2.extensions.parse_dsn(conninfo)}
         self._lock = threading.Lock()
         self._connection = None
 
@@ -51,8 +53,10 @@ class Reader:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = psycopg2.connect(self._conninfo)
+                    self._connection = psycopg2.connect(**self._options)
                     self._connection.set_session(readonly=True)
+                    with self._connection, self._connection.cursor() as cursor:
+                        cursor.execute("SET statement_timeout = '10s'")
                 with self._connection, self._connection.cursor() as cursor:
                     cursor.execute(sql, parameters)
                     return cursor.fetchall()
