@@ -59,7 +59,7 @@ std::uint64_t Acquaintance::current() const {
 PgPool::PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up)
     : acquaintance_(acquaintance), limit_(limit), set_up_(std::move(set_up)) {}
 
-Result<std::unique_ptr<PgConnection>> PgPool::Take(std::chrono::milliseconds wait) {
+Result<PgPool::Taken> PgPool::Take(std::chrono::milliseconds wait) {
   const auto deadline = std::chrono::steady_clock::now() + wait;
   {
     MutexLock lock(&mutex_);
@@ -68,7 +68,7 @@ Result<std::unique_ptr<PgConnection>> PgPool::Take(std::chrono::milliseconds wai
         std::unique_ptr<PgConnection> connection = std::move(idle_.back());
         idle_.pop_back();
         ++taken_;
-        return connection;
+        return Taken{std::move(connection), true};
       }
       if (taken_ < limit_) break;
       if (!returned_.WaitUntil(&mutex_, deadline) && idle_.empty() && taken_ >= limit_) {
@@ -81,7 +81,7 @@ Result<std::unique_ptr<PgConnection>> PgPool::Take(std::chrono::milliseconds wai
   Result<std::unique_ptr<PgConnection>> opened = acquaintance_->Open(kOpenTime);
   Status status = opened.status();
   if (opened.ok()) status = set_up_(opened->get());
-  if (status.ok()) return opened;
+  if (status.ok()) return Taken{std::move(*opened), false};
   GiveBack(nullptr);
   return status;
 }

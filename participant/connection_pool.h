@@ -42,13 +42,17 @@ class Acquaintance {
 class PgPool {
  public:
   using Prepare = std::function<Status(PgConnection*)>;
+  struct Taken {
+    std::unique_ptr<PgConnection> connection;
+    bool idle = false;  // it lay in the pool, and may have been lost meanwhile
+  };
 
   // `set_up` is run once on each new connection. `acquaintance` outlives the pool.
   PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up);
 
   // A connection, idle or new. Waits at most `wait` for one to come back when all are out
   // (kOverloaded), and at most 2 s for the database to accept one (kUnavailable).
-  Result<std::unique_ptr<PgConnection>> Take(std::chrono::milliseconds wait);
+  Result<Taken> Take(std::chrono::milliseconds wait);
   // nullptr gives back the place of a connection that is gone.
   void GiveBack(std::unique_ptr<PgConnection> connection);
 

@@ -111,8 +111,7 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
                                                          Acquaintance* acquaintance) {
   const auto deadline = SteadyClock::now() + options.time_left;
   for (;;) {
-    Result<std::unique_ptr<PgConnection>> taken =
-        pool->Take(std::min(options.patience, options.time_left));
+    Result<PgPool::Taken> taken = pool->Take(std::min(options.patience, options.time_left));
     if (!taken.ok()) {
       if (taken.status().code() == Code::kOverloaded) {
         return Refusal{Refused::kOverloaded, taken.status().message(), true, ""};
@@ -120,7 +119,7 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
       return Unavailable(taken.status().message());
     }
     std::unique_ptr<PostgresSession> session(
-        new PostgresSession(options, pool, acquaintance, std::move(*taken)));
+        new PostgresSession(options, pool, acquaintance, std::move(taken->connection)));
     if (SteadyClock::now() >= deadline) {
       session->Drop();
       return Refusal{Refused::kDeadline, "the deadline passed before the branch was opened", true,
@@ -128,12 +127,11 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
     }
     // A connection that lay idle may have been lost meanwhile; nothing has been done on it yet,
     // so the next one is tried, in the end a new one.
-    const bool reused = session->connection_->queued_units() > 0;
     const std::optional<Refusal> refusal =
         options.with_first_statement ? session->AwaitCleaning() : session->OpenBlock();
     if (!refusal.has_value()) return std::unique_ptr<Session>(std::move(session));
     session->Drop();
-    if (!reused || refusal->reason != Refused::kDatabaseUnavailable) return *refusal;
+    if (!taken->idle || refusal->reason != Refused::kDatabaseUnavailable) return *refusal;
   }
 }
 

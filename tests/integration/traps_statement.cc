@@ -122,6 +122,16 @@ TEST_F(StatementTrap, ConnectionsLostWhileTheyLayIdle) {
   ASSERT_TRUE(Prepared(5));
 }
 
+TEST_F(StatementTrap, ConnectionGivenBackUnusedAndThenLost) {
+  // Regression: it counted as new, and its loss as that of the database.
+  ASSERT_TRUE(DoStatement(1, "SELECT $1::text", {std::string("a\0b", 3)})) << "refused unsent";
+  cluster_.Sql(
+      "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+      " WHERE application_name LIKE 'troth%'");
+  const auto refused = TakeOne(2, 2);
+  EXPECT_FALSE(refused) << refused->message;
+}
+
 TEST_F(StatementTrap, TableChangedBehindAParsedStatement) {
   const std::string all = "SELECT * FROM account WHERE id = $1";
   int t = 0;
