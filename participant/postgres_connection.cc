@@ -290,6 +290,9 @@ void PgConnection::Take(PGresult* raw) {
   const ExecStatusType status = PQresultStatus(raw);
   if (status == PGRES_PIPELINE_SYNC) {
     ++ended_units_;
+    // The end of a unit commits, and that may come with a warning.
+    if (!answers_.empty() && answers_.back().warning.empty()) answers_.back().warning = warning_;
+    warning_.clear();
     return;
   }
   const bool preparing = !preparing_.empty() && preparing_.front() == taken_statements_;

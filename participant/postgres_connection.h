@@ -42,7 +42,7 @@ struct Answer {
   std::string tag;       // "PREPARE TRANSACTION"
   std::string sqlstate;  // of the error
   std::string message;   // of the error, as the server said it; never decided by
-  std::string warning;   // SQLSTATE of the first WARNING that came before its end
+  std::string warning;   // SQLSTATE of the first WARNING that came before its end, or its unit's
   std::vector<Row> rows;
   std::size_t affected = 0;  // rows changed, or found
 };

@@ -30,7 +30,16 @@ constexpr char kFate[] =
     "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_xact_status($1::pg_catalog.xid8)";
 constexpr char kHistory[] = "SELECT pg_catalog.pg_read_file($1)";
 
-enum class Stage { kCompare, kSettle, kRollBackOther, kFate, kHistory, kOver };
+// Takes an xid and writes, so that its commit waits for a standby as any does. Standbys get commits
+// in their order: what was committed before has arrived too.
+constexpr char kAwaitStandby[] = "SELECT pg_catalog.pg_logical_emit_message(true, 'troth', '')";
+// A role's statement_timeout would cut the wait of COMMIT PREPARED for a standby short, and all
+// that tells is a warning.
+constexpr char kLaneSettings[] =
+    "SELECT pg_catalog.set_config('statement_timeout', '0', false),"
+    " pg_catalog.set_config('client_min_messages', 'warning', false)";
+
+enum class Stage { kCompare, kSettle, kRollBackOther, kFate, kHistory, kAwaitStandby, kOver };
 
 struct Job {
   std::size_t index = 0;  // in the caller's list
@@ -67,18 +76,37 @@ void TakeCompare(Job* job, const Answer& answer) {
   job->stage = ours ? Stage::kSettle : Stage::kRollBackOther;
 }
 
+// A commit, here. A roll-back needs no standby: the standby would ask again.
+void TakeCommitted(Job* job, const Answer& answer) {
+  if (answer.warning.empty()) return Settle(job, FinishResult::Kind::kDone);
+  Settle(job, FinishResult::Kind::kWorking,
+         "committed; its wait for a standby was cut short, and is made up for", answer.warning);
+}
+
 void TakeSettle(Job* job, const Answer& answer) {
   const bool not_found = answer.sqlstate == "42704";
   if (answer.ok) {
     // A crash here leaves the branch finished, the coordinator untold; it asks again, and the
     // evidence answers.
     TROTH_FAILPOINT("after-commit-prepared");
+    if (job->order.commit) return TakeCommitted(job, answer);
     Settle(job, FinishResult::Kind::kDone);
   } else if (not_found && job->order.evidence.has_value()) {
     job->stage = Stage::kFate;
   } else if (not_found) {
     Settle(job, FinishResult::Kind::kDone);  // a roll-back, and there is nothing
   }
+}
+
+void TakeFindings(Job* job) {
+  FinishResult verdict = Judge(job->order.commit, *job->order.evidence, job->findings);
+  if (job->order.commit && verdict.kind == FinishResult::Kind::kDone) {
+    // Whoever committed it may not have waited for a standby.
+    job->stage = Stage::kAwaitStandby;
+    return;
+  }
+  job->result = std::move(verdict);
+  job->stage = Stage::kOver;
 }
 
 void TakeFate(Job* job, const Answer& answer, const LogPoint& greeted, LogMemory* memory) {
@@ -102,8 +130,7 @@ void TakeFate(Job* job, const Answer& answer, const LogPoint& greeted, LogMemory
     job->stage = Stage::kHistory;
     return;
   }
-  job->result = Judge(job->order.commit, *job->order.evidence, findings);
-  job->stage = Stage::kOver;
+  TakeFindings(job);
 }
 
 void TakeHistory(Job* job, const Answer& answer) {
@@ -112,8 +139,11 @@ void TakeHistory(Job* job, const Answer& answer) {
   } else {
     job->findings.unreadable = answer.message;
   }
-  job->result = Judge(job->order.commit, *job->order.evidence, job->findings);
-  job->stage = Stage::kOver;
+  TakeFindings(job);
+}
+
+bool SetUp(PgConnection* connection) {
+  return connection->Execute(kLaneSettings, {}, SteadyClock::now() + kOpenTime).ok;
 }
 
 }  // namespace
@@ -213,6 +243,7 @@ class PostgresFinisher::Lane {
         connection_->Queue(kHistory, name);
         break;
       }
+      case Stage::kAwaitStandby: connection_->Queue(kAwaitStandby); break;
       case Stage::kCompare:
       case Stage::kOver: break;
     }
@@ -258,6 +289,7 @@ class PostgresFinisher::Lane {
         TakeFate(job, answer, connection_->greeting().point, &acquaintance_->memory());
         break;
       case Stage::kHistory: TakeHistory(job, answer); break;
+      case Stage::kAwaitStandby: TakeCommitted(job, answer); break;
       case Stage::kOver: break;
     }
   }
@@ -411,7 +443,7 @@ std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes
   }
   for (; to_open > 0; --to_open) {
     Result<std::unique_ptr<PgConnection>> opened = acquaintance_->Open(kOpenTime);
-    if (!opened.ok()) {
+    if (!opened.ok() || !SetUp(opened->get())) {
       MutexLock lock(&mutex_);
       lanes_ -= to_open;
       break;

@@ -35,6 +35,73 @@ TEST_F(PhaseTwo, BackendTerminatedInsidePhaseTwo) {
   EXPECT_EQ(Balance(1), 99);
 }
 
+// What is acknowledged is soon forgotten by its coordinator: a standby that has it prepared still,
+// once promoted, would ask in vain.
+TEST_F(PhaseTwo, CancelDuringTheWaitForAStandby) {
+  PostgresOptions options = Options();
+  options.conninfo += " options='-c client_min_messages=error'";
+  auto opened = PostgresResourceManager::Open(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  const auto finish = [&](int wait) {
+    FinishItem items[] = {{{Gid(1), true, evidence_[1], {}, {}}, {}}};
+    (*opened)->Finish(items, milliseconds(wait));
+    return items[0].result;
+  };
+  const auto cancel = [&](const std::string& statement) {
+    Await(
+        "SELECT count(pg_cancel_backend(pid)) = 1 FROM pg_stat_activity WHERE wait_event ="
+        " 'SyncRep' AND query LIKE '" +
+        statement + "%'");
+  };
+  SetWaitForStandby(true);
+  EXPECT_EQ(finish(100).kind, Finished::kWorking);
+  cancel("COMMIT PREPARED");
+  // The GID is gone, and it is known to be committed: by this server.
+  Await("SELECT NOT EXISTS (SELECT FROM pg_prepared_xacts)");
+  EXPECT_EQ(finish(300).kind, Finished::kWorking);
+  cancel("SELECT pg_catalog.pg_logical_emit_message");
+  EXPECT_EQ(finish(300).kind, Finished::kWorking);
+  SetWaitForStandby(false);
+  EXPECT_EQ(finish(10'000).kind, Finished::kDone);
+  EXPECT_EQ(Balance(1), 99);
+}
+
+TEST_F(PhaseTwo, WarningOfACommitBehindItsStatement) {
+  // The notice takes the end of the statement with it, ahead of the warning.
+  cluster_.Sql(
+      "SET client_min_messages = warning;"
+      "CREATE OR REPLACE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+      " RAISE NOTICE 'soon'; PERFORM pg_sleep(0.3); RAISE WARNING 'now'; RETURN NULL; END$$;"
+      "CREATE CONSTRAINT TRIGGER warns AFTER UPDATE ON account DEFERRABLE INITIALLY DEFERRED"
+      " FOR EACH ROW EXECUTE FUNCTION warn()");
+  const auto opened = PgConnection::Open(cluster_.conninfo(), "test", milliseconds(5'000));
+  ASSERT_TRUE(opened.ok());
+  const auto deadline = std::chrono::steady_clock::now() + milliseconds(10'000);
+  const Answer answer = (*opened)->Execute(TakeSql(1), {}, deadline);
+  EXPECT_TRUE(answer.ok) << answer.message;
+  EXPECT_EQ(answer.warning, "01000");
+  EXPECT_EQ((*opened)->Execute("SELECT 1", {}, deadline).warning, "");
+}
+
+TEST_F(PhaseTwo, StatementTimeoutDoesNotEndTheWaitForAStandby) {
+  PostgresOptions options = Options();
+  options.conninfo += " options='-c statement_timeout=500'";
+  auto opened = PostgresResourceManager::Open(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  SetWaitForStandby(true);
+  FinishItem items[] = {{{Gid(1), true, evidence_[1], {}, {}}, {}}};
+  (*opened)->Finish(items, milliseconds(1'500));
+  EXPECT_EQ(items[0].result.kind, Finished::kWorking);
+  EXPECT_EQ(PreparedCount(), 1) << "it waits no more";
+  SetWaitForStandby(false);
+  (*opened)->Finish(items, milliseconds(10'000));
+  EXPECT_EQ(items[0].result.kind, Finished::kDone);
+}
+
 TEST_F(PhaseTwo, Busy55000IsAskedAgain) {
   ASSERT_FALSE(Take(1, 1));
   ASSERT_TRUE(Prepared(1));

@@ -415,6 +415,28 @@ class Postgres(unittest.TestCase):
             self.assertFalse(self.rm.hold_sweep("edge"))
         self.assertTrue(self.rm.hold_sweep("edge"))
 
+    # What is acknowledged is soon forgotten by its coordinator: a standby that has it prepared
+    # still, once promoted, would ask in vain.
+    def test_a_cancelled_wait_for_a_standby_is_no_commit(self):
+        hidden = "'-c client_min_messages=error -c statement_timeout=500'"
+        rm = self.manager(self.cluster.conninfo(options=hidden))
+        self.addCleanup(rm.close)
+        evidence = self.voted()
+        order = FinishOrder(self.gid, commit=True, evidence=evidence)
+        waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        with self.configured("synchronous_standby_names", "nobody"):
+            for statement in ("COMMIT PREPARED", "SELECT pg_catalog.pg_logical_emit_message"):
+                results = []
+                rm.start_finish(order, results.append)
+                until(lambda: self.cluster.psql(f"SELECT query {waits}").startswith(statement), 10,
+                      "it waits for the standby")
+                time.sleep(0.7)  # longer than a statement may take
+                self.assertEqual(results, [])
+                self.cluster.psql(f"SELECT pg_cancel_backend(pid) {waits}")
+                until(lambda: results, 10, "an answer")
+                self.assertEqual(results[0].kind, FinishKind.WORKING, results)
+        self.assertEqual(self.wait(rm.start_finish, order).kind, FinishKind.DONE)
+
     # Regression: the connection that recovery lives on was refused too.
     def test_recovery_goes_on_at_a_server_that_came_back_unfit(self):
         self.voted()

@@ -28,6 +28,13 @@ _XID_OF = (
 # Position first: the status is then of a moment at or after it.
 _FATE = ("SELECT pg_catalog.pg_current_wal_lsn()::text,"
          " pg_catalog.pg_xact_status(%s::text::pg_catalog.xid8)")
+# Takes an xid and writes, so that its commit waits for a standby as any does. Standbys get commits
+# in their order: what was committed before has arrived too.
+_AWAIT_STANDBY = "SELECT pg_catalog.pg_logical_emit_message(true, 'troth', '')"
+# A role's statement_timeout would cut the wait of COMMIT PREPARED for a standby short, and all that
+# tells is a warning.
+_LANE_SETTINGS = ("SELECT pg_catalog.set_config('statement_timeout', '0', false),"
+                  " pg_catalog.set_config('client_min_messages', 'warning', false)")
 _RETRY_OPEN_S = 0.2  # orders that come so soon after a connection failed do not try again
 
 _Task = tuple[FinishOrder, Callable[[FinishResult], None]]
@@ -94,7 +101,9 @@ class Finisher:
             if time.monotonic() - self._failed_at < _RETRY_OPEN_S:
                 raise Unavailable(self._failure)
         try:
-            return self._acquaintance.open()
+            connection = self._acquaintance.open()
+            connection.run(_LANE_SETTINGS)
+            return connection
         except Unavailable as error:
             with self._lock:
                 self._failed_at, self._failure = time.monotonic(), str(error)
@@ -124,11 +133,22 @@ class Finisher:
         # A crash here leaves the branch finished, the coordinator untold; it asks again, and the
         # evidence answers.
         failpoint.passing("after-commit-prepared")
+        # A roll-back needs no standby: the standby would ask again.
+        return self._committed(connection) if order.commit else FinishResult(FinishKind.DONE)
+
+    @staticmethod
+    def _committed(connection: PgConnection) -> FinishResult:
+        """Its last statement was a commit: done, unless its wait for a standby was cut short."""
+        # INFO is sent whatever client_min_messages says.
+        if any(not text.startswith("INFO:") for text in connection.notices):
+            return FinishResult(FinishKind.WORKING, "committed; its wait for a standby was cut "
+                                "short, and is made up for")
         return FinishResult(FinishKind.DONE)
 
     @staticmethod
     def _try(connection: PgConnection, sql: str) -> bool:
         """False: there is nothing under that GID."""
+        del connection.notices[:]
         try:
             connection.run(sql)
             return True
@@ -157,7 +177,13 @@ class Finisher:
         findings.went_back = self._acquaintance.memory.void(vote.point)
         if vote.point.timeline != greeted.timeline and not findings.went_back:
             self._read_history(connection, greeted.timeline, findings)
-        return judge(order.commit, vote, findings)
+        verdict = judge(order.commit, vote, findings)
+        if not order.commit or verdict.kind != FinishKind.DONE:
+            return verdict
+        # Whoever committed it may not have waited for a standby.
+        del connection.notices[:]
+        connection.run(_AWAIT_STANDBY)
+        return self._committed(connection)
 
     @staticmethod
     def _read_history(connection: PgConnection, timeline: int, findings: Findings) -> None:
