@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 import psycopg2
 
@@ -87,6 +88,23 @@ class Bank:
         self.coordinator.start()
         for name in self.names:
             self.start_branch(name)
+        self.await_up()
+
+    def await_up(self, timeout_s=20):
+        """Until the coordinator is connected to every branch. A branch that listens need not have
+        enrolled yet, and `bank init` opens accounts at those that have."""
+        url = f"http://127.0.0.1:{self.coordinator.ports['http_port']}/api/participants"
+        end = now() + timeout_s
+        while True:
+            with urllib.request.urlopen(url, timeout=timeout_s) as reply:
+                up = {p["participant"] for p in json.load(reply)["participants"] if p["up"]}
+            away = [name for name in self.names if name not in up]
+            if not away:
+                return
+            if now() > end:
+                raise StartError(f"branch {away[0]} was not connected to the coordinator after "
+                                 f"{timeout_s} s: {self.branches[away[0]].tail()}")
+            time.sleep(0.02)
 
     def start_branch(self, name):
         """Makes a branch's database and tables, and starts its service."""
