@@ -27,8 +27,9 @@ from browser import Browser, contained
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 from stuck_bank import StuckBank, demo, transfer  # noqa: E402  pylint: disable=wrong-import-position
+from stalls import Stalls, now  # noqa: E402  pylint: disable=wrong-import-position
 
-SHOWN_S = 2.0        # what happened is on the page within this
+SHOWN_S = 2.0        # what happened is on the page within this; as all limits, of time that was given
 MAX_PICTURE = 150_000
 LOAD_S, LOAD_FOR_PICTURES_S = 20, 60
 
@@ -44,6 +45,7 @@ class Console:
         self.browser = None
         self.load = None
         self.url = None
+        self.stalls = Stalls()
 
     # ------------------------------------------------------------------ checking
 
@@ -57,11 +59,11 @@ class Console:
 
     def within(self, seconds, what, condition, seen=lambda: ""):
         """A check that may come true up to `seconds` from now. How long it took."""
-        began = time.monotonic()
-        while time.monotonic() < began + seconds:
+        began = now()
+        while self.stalls.given(began, now()) < seconds:
             if condition():
                 self.check(what, True)
-                took = time.monotonic() - began
+                took = now() - began
                 print(f"  {took:5.2f} s  {what}", flush=True)
                 return took
             time.sleep(0.02)
@@ -469,10 +471,10 @@ def a_participant_that_hangs(console):
         slowest = 0
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            began = time.monotonic()
+            began = now()
             for path in ("api/in-doubt", "healthz", "api/participants"):
                 console.get(path)
-            slowest = max(slowest, time.monotonic() - began)
+            slowest = max(slowest, console.stalls.given(began, now()))
         console.check("answers do not wait for it", slowest < 0.5, slowest)
     finally:
         west.signal(signal.SIGCONT)
