@@ -4,8 +4,8 @@
 
 Reads the frames of PostgreSQL's protocol 3.0, unencrypted. A controller connects to SOCKET and
 writes `POINT ACTION` on a line: POINT is prepare, prepare-answer, commit or commit-answer; ACTION
-is cut (the message is lost, and the connection) or hold:MS (the message waits). It holds for the
-next such message only; then `done` is written back.
+is cut (the message is lost, and the connection), hold:MS (the message waits) or hold (it waits until
+the controller goes away). It holds for the next such message only; then `done` is written back.
 """
 
 import argparse
@@ -29,6 +29,7 @@ class Order:
         self.direction, self.types, self.words = POINTS[point]
         self.action = action
         self.done = asyncio.get_running_loop().create_future()
+        self.let_go = asyncio.Event()
 
 
 class Proxy:
@@ -86,12 +87,16 @@ class Proxy:
                 if order.action == 'cut':
                     return None
                 await writer.drain()
-                await asyncio.sleep(int(order.action.partition(':')[2]) / 1000)
+                if order.action == 'hold':
+                    await order.let_go.wait()
+                else:
+                    await asyncio.sleep(int(order.action.partition(':')[2]) / 1000)
             at += length
         writer.write(rest[:at])
         return rest[at:]
 
     async def control(self, reader, writer):
+        order = None
         try:
             while line := await reader.readline():
                 order = self.order = Order(*line.decode().split())
@@ -106,6 +111,8 @@ class Proxy:
                 break
         except (OSError, ValueError, KeyError):
             pass
+        if order:
+            order.let_go.set()
         writer.close()
 
 
