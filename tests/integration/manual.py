@@ -69,12 +69,15 @@ class Place:
         """The id of one that was committed."""
         if not self.id:
             troth = self.harness.troth
-            with troth.Client(["127.0.0.1:7711"]) as client:
-                self.harness.until(lambda: any(p.up for p in client.resolve()), 20, "east is up")
-                with client.transaction() as tx:
-                    troth.sql.run(tx, "east", "put", 1)
+            with troth.Client(["127.0.0.1:7711"]) as client, client.transaction() as tx:
+                troth.sql.run(tx, "east", "put", 1)
             self.id = tx.id
         return self.id
+
+    def await_up(self):
+        """Until the coordinator is connected to the participant, which listens before that."""
+        with self.harness.troth.Client(["127.0.0.1:7711"]) as client:
+            self.harness.until(lambda: any(p.up for p in client.resolve()), READY_S, "east is up")
 
     def run(self, command):
         """What went wrong, or nothing."""
@@ -99,6 +102,8 @@ class Place:
         while process.poll() is None and time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    if port == SERVERS["troth-participant"]:
+                        self.await_up()
                     return ""
             time.sleep(0.05)  # until it listens: another program's port tells nobody
         log.flush()
