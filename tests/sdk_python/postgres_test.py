@@ -289,11 +289,18 @@ class Postgres(unittest.TestCase):
 
     def test_cancel_ends_a_statement(self):
         session = self.begin()
-        timer = threading.Timer(0.2, session.cancel)
-        timer.start()
+        pid = session.connection.info.backend_pid
+
+        def cancel():
+            until(lambda: self.cluster.psql("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND "
+                                            f"query = 'SELECT pg_sleep(20)' AND pid = {pid}"), 20)
+            session.cancel()
+
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
         with self.assertRaises(psycopg2.errors.QueryCanceled):
             self.sql(session, "SELECT pg_sleep(20)")
-        timer.join()
+        canceller.join()
         self.assertEqual(session.broken().reason, Refused.ENDED)
         session.rollback()
 
