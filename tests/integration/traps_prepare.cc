@@ -1,4 +1,6 @@
 // PostgreSQL's traps around work and PREPARE TRANSACTION (laws L12a, L12b).
+#include <atomic>
+
 #include "tests/integration/trap_fixture.h"
 
 namespace troth {
@@ -337,12 +339,13 @@ TEST_F(Trap, StatementTimeoutOfTheWork) {
 TEST_F(Trap, WorkPastItsDeadlineIsCancelled) {
   WorkRequest soon;
   soon.time_left = milliseconds(200);
+  std::atomic<bool> ended{false};
   std::thread ticker([&] {
-    std::this_thread::sleep_for(milliseconds(300));
-    table_->Tick();
+    for (; !ended; std::this_thread::sleep_for(milliseconds(20))) table_->Tick();
   });
   const auto refusal = Do(
       1, [](pqxx::dbtransaction& tx) { Exec(tx, "SELECT pg_sleep(30)"); }, 0, soon);
+  ended = true;
   ticker.join();
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, Refused::kDeadline);
