@@ -27,11 +27,13 @@ class Acquaintance {
   // Changes at each interruption.
   std::uint64_t current() const;
   LogMemory& memory() { return memory_; }
+  PgCanceller& canceller() { return canceller_; }
 
  private:
   const std::string conninfo_;
   const std::string application_name_;
   LogMemory memory_;
+  PgCanceller canceller_;
   mutable Mutex mutex_;
   std::uint64_t current_ TROTH_GUARDED_BY(mutex_) = 1;
   std::uint32_t timeline_ TROTH_GUARDED_BY(mutex_) = 0;  // of the last greeting

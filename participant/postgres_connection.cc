@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <utility>
 
 #include <libpq-events.h>
@@ -123,7 +124,6 @@ PgConnection::PgConnection(PGconn* conn) : conn_(conn) {
 
 PgConnection::~PgConnection() {
   face_.reset();
-  if (cancel_ != nullptr) PQfreeCancel(cancel_);
   PQfinish(conn_);
 }
 
@@ -156,7 +156,7 @@ Result<std::unique_ptr<PgConnection>> PgConnection::Open(const std::string& conn
   if (state != PGRES_POLLING_OK) {
     return Status(Code::kUnavailable, TrimmedMessage(PQerrorMessage(conn)));
   }
-  connection->cancel_ = PQgetCancel(conn);
+  connection->cancel_.reset(PQgetCancel(conn));
   TROTH_RETURN_IF_ERROR(connection->Greet(deadline));
   return connection;
 }
@@ -435,12 +435,6 @@ void PgConnection::EndApplication() {
 
 void PgConnection::ForgetSigns() { boundary_tag_.clear(); }
 
-void PgConnection::Cancel() {
-  if (cancel_ == nullptr) return;
-  char error[256];
-  PQcancel(cancel_, error, sizeof error);  // If it fails, the statement just goes on.
-}
-
 void PgConnection::NoteTag(std::string_view tag) {
   for (const std::string_view boundary :
        {"BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION", "COMMIT PREPARED",
@@ -471,6 +465,60 @@ int PgConnection::OnEvent(PGEventId event, void* info, void* self) {
     }
   }
   return 1;
+}
+
+PgCanceller::PgCanceller() {
+  // The thread takes no signals: they are for who blocks them after the database was opened.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { Run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+PgCanceller::~PgCanceller() {
+  {
+    MutexLock lock(&mutex_);
+    over_ = true;
+  }
+  changed_.NotifyAll();
+  thread_.join();
+}
+
+void PgCanceller::Send(PGcancel* cancel) {
+  {
+    MutexLock lock(&mutex_);
+    if (cancel == nullptr ||
+        std::find(requests_.begin(), requests_.end(), cancel) != requests_.end()) {
+      return;
+    }
+    requests_.push_back(cancel);
+  }
+  changed_.NotifyAll();
+}
+
+void PgCanceller::Release(PgCancel cancel) {
+  MutexLock lock(&mutex_);
+  const bool asked = std::find(requests_.begin(), requests_.end(), cancel.get()) != requests_.end();
+  if (asked) released_.push_back(std::move(cancel));
+}
+
+void PgCanceller::Run() {
+  for (;;) {
+    PGcancel* cancel = nullptr;
+    {
+      MutexLock lock(&mutex_);
+      while (requests_.empty() && !over_) changed_.Wait(&mutex_);
+      if (over_) return;
+      cancel = requests_.front();
+    }
+    char error[256];
+    PQcancel(cancel, error, sizeof error);  // If it fails, the statement just goes on.
+    MutexLock lock(&mutex_);
+    requests_.pop_front();
+    std::erase_if(released_, [cancel](const PgCancel& one) { return one.get() == cancel; });
+  }
 }
 
 std::string Quoted(std::string_view text) {

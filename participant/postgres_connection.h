@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include <libpq-fe.h>
 
 #include "common/status.h"
+#include "common/thread_annotations.h"
 #include "participant/refusal.h"
 #include "participant/resource_manager.h"
 
@@ -31,6 +33,10 @@ namespace troth {
 struct PgResultDeleter {
   void operator()(PGresult* result) const { PQclear(result); }
 };
+struct PgCancelDeleter {
+  void operator()(PGcancel* cancel) const { PQfreeCancel(cancel); }
+};
+using PgCancel = std::unique_ptr<PGcancel, PgCancelDeleter>;
 using PgResult = std::unique_ptr<PGresult, PgResultDeleter>;
 
 using Row = std::vector<std::optional<std::string>>;  // texts; nullopt: NULL
@@ -58,7 +64,7 @@ struct Greeting {
   std::chrono::milliseconds idle_timeout{0};
 };
 
-// Used by one thread at a time, except Cancel.
+// Used by one thread at a time, except cancel().
 class PgConnection {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -132,9 +138,9 @@ class PgConnection {
     if (boundary_tag_.empty()) boundary_tag_ = tag;
   }
 
-  // Asks the server to stop the statement under way. Any thread. Waits for the postmaster to
-  // take the request.
-  void Cancel();
+  // For PgCanceller, any thread; and for who closes the connection while it may be with it.
+  PGcancel* cancel() const { return cancel_.get(); }
+  PgCancel TakeCancel() { return std::move(cancel_); }
 
  private:
   class Face;  // libpqxx's view of this connection
@@ -149,7 +155,7 @@ class PgConnection {
   static int OnEvent(PGEventId event, void* info, void* self);
 
   PGconn* const conn_;
-  PGcancel* cancel_ = nullptr;
+  PgCancel cancel_;
   Greeting greeting_;
   std::unique_ptr<Face> face_;
   std::vector<Answer> answers_;
@@ -166,6 +172,30 @@ class PgConnection {
   std::string warning_;  // of the statement whose answer is on its way
   bool unfit_ = false;
   bool given_up_ = false;  // in a state of the protocol that nothing leads out of
+};
+
+// Asks servers to stop the statements under way, on a thread of its own: each request is a new
+// connection, and libpq waits for the postmaster to take it without a limit. Thread-safe.
+class PgCanceller {
+ public:
+  PgCanceller();
+  // Waits for a request that is being sent.
+  ~PgCanceller();
+
+  // `cancel` lives until it is given to Release.
+  void Send(PGcancel* cancel);
+  // Frees it when its request, if there is one, has been sent.
+  void Release(PgCancel cancel);
+
+ private:
+  void Run();
+
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<PGcancel*> requests_ TROTH_GUARDED_BY(mutex_);  // the first one is being sent
+  std::vector<PgCancel> released_ TROTH_GUARDED_BY(mutex_);  // with a request still
+  bool over_ TROTH_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
 };
 
 // `text` as an SQL literal, for statements that take no parameters. Only for GIDs and other

@@ -321,6 +321,7 @@ void PostgresSession::Drop() {
   if (connection_ == nullptr) return;
   if (!connection_->alive()) acquaintance_->Interrupted();
   connection_->EndApplication();
+  acquaintance_->canceller().Release(connection_->TakeCancel());
   connection_.reset();
   pool_->GiveBack(nullptr);
 }
@@ -400,7 +401,7 @@ void PostgresSession::Rollback() {
 
 void PostgresSession::Cancel() {
   cancelled_ = true;
-  connection_->Cancel();
+  acquaintance_->canceller().Send(connection_->cancel());
 }
 
 PrepareResult PostgresSession::Refuse(Refusal refusal) {

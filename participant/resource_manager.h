@@ -83,8 +83,9 @@ class Session {
   // session can only be destroyed.
   virtual void Rollback() = 0;
 
-  // Asks the database to stop the statement under way, if any; may be called from another
-  // thread while the owner executes. Afterwards the session must not be prepared.
+  // Has the database asked to stop the statement under way, if any, and does not wait; may be
+  // called from another thread while the owner executes. Afterwards the session must not be
+  // prepared.
   virtual void Cancel() = 0;
 };
 

@@ -461,6 +461,12 @@ class BankTest(unittest.TestCase):
         self.assertEqual(done.returncode, code, done.stdout)
         self.assertRegex(done.stdout, pattern)
 
+    def test_told_to_stop(self):
+        """A branch says good-bye: the signal finds no thread that would die of it."""
+        branch = self.bank.branches["east"]
+        self.assertEqual(branch.stop(), 0)
+        branch.start()
+
     def test_port_taken(self):
         """Of a coordinator, of a branch."""
         taken = self.bank.coordinator.ports["client_port"]

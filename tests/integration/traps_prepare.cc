@@ -1,5 +1,7 @@
 // PostgreSQL's traps around work and PREPARE TRANSACTION (laws L12a, L12b).
 #include <atomic>
+#include <csignal>
+#include <future>
 
 #include "tests/integration/trap_fixture.h"
 
@@ -361,6 +363,30 @@ TEST_F(Trap, AbortReachesWorkThatWaitsForARow) {
   ASSERT_TRUE(refusal.has_value());
   EXPECT_TRUE(Prepared(1));
   EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
+
+TEST_F(Trap, CancelWhileTheServerTakesNoConnections) {
+  // Regression: the request is a connection of its own, and all that stood behind it waited too.
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  ASSERT_FALSE(Take(2, 2));
+  std::optional<Refusal> refusal;
+  std::thread waiter([&] { refusal = Take(3, 2); });
+  Await("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+  const int postmaster =
+      std::stoi(cluster_.Sql("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)"));
+  ASSERT_EQ(Finish(4, false).kind, Finished::kDone);  // a connection for phase two
+  kill(postmaster, SIGSTOP);
+  const FinishRequest requests[] = {{Id(3), false, std::nullopt, std::nullopt},
+                                    {Id(1), true, evidence_[1], std::nullopt}};
+  std::future<std::vector<FinishResult>> finished =
+      std::async(std::launch::async, [&] { return table_->Finish(requests, milliseconds(1'000)); });
+  EXPECT_EQ(finished.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  kill(postmaster, SIGCONT);
+  EXPECT_EQ(finished.get()[1].kind, Finished::kDone);
+  waiter.join();
+  ASSERT_TRUE(refusal.has_value());
+  EXPECT_EQ(refusal->reason, Refused::kEnded) << refusal->message;
 }
 
 TEST_F(Trap, SerialisationFailure) {
