@@ -27,7 +27,8 @@ constexpr char kXidsOf[] =
     " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()";
 // Position first: the status is then of a moment at or after it.
 constexpr char kFate[] =
-    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_xact_status($1::pg_catalog.xid8)";
+    "SELECT pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_xact_status($1::pg_catalog.xid8),"
+    " pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''";
 constexpr char kHistory[] = "SELECT pg_catalog.pg_read_file($1)";
 
 // Takes an xid and writes, so that its commit waits for a standby as any does. Standbys get commits
@@ -47,6 +48,7 @@ struct Job {
   Stage stage = Stage::kSettle;
   FinishResult result;
   Findings findings;
+  bool standby = false;  // commits wait for one
 };
 
 void Settle(Job* job, FinishResult::Kind kind, std::string message = "", std::string state = "") {
@@ -100,7 +102,7 @@ void TakeSettle(Job* job, const Answer& answer) {
 
 void TakeFindings(Job* job) {
   FinishResult verdict = Judge(job->order.commit, *job->order.evidence, job->findings);
-  if (job->order.commit && verdict.kind == FinishResult::Kind::kDone) {
+  if (job->order.commit && job->standby && verdict.kind == FinishResult::Kind::kDone) {
     // Whoever committed it may not have waited for a standby.
     job->stage = Stage::kAwaitStandby;
     return;
@@ -114,6 +116,7 @@ void TakeFate(Job* job, const Answer& answer, const LogPoint& greeted, LogMemory
   const LogPoint& voted = job->order.evidence->point;
   if (answer.ok) {
     findings.now = {greeted.timeline, ParseLsn(answer.rows[0][0].value_or("0/0"))};
+    job->standby = answer.rows[0][2] == "t";
     const std::string status = answer.rows[0][1].value_or("");
     findings.status = status == "committed"     ? XidStatus::kCommitted
                       : status == "aborted"     ? XidStatus::kAborted
@@ -252,9 +255,11 @@ class PostgresFinisher::Lane {
 
   void TakeRound() {
     const std::vector<Answer>& answers = connection_->answers();
-    // One answer for each job, and then one for all that are compared.
+    // One answer for each job, and then one for all that are compared. Not to be told of before its
+    // unit has ended: the wait of a commit may be cut short at that end.
+    const std::size_t ended = std::min(answers.size(), connection_->ended_units());
     const auto take = [&](Job* job, std::size_t i) {
-      if (i < answers.size()) {
+      if (i < ended) {
         Take(job, answers[i]);
       } else {
         Settle(job, FinishResult::Kind::kWorking, "the connection to the database was lost",

@@ -1,7 +1,6 @@
 // The hand-overs of leader and followers under many threads: machine, log and channel are each
 // served by whoever finds them free. A lost wake-up shows as a test that hangs, a race as a
 // report of the thread sanitizer (preset tsan); a single-threaded simulator sees neither.
-#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -157,8 +156,8 @@ TEST_F(HandoverTest, LooksForTheDeadBesideEventsThatWaitForNothing) {
 TEST_F(HandoverTest, DeadlinesPassWhileAllSleep) {
   channel_.FallSilent();
   constexpr std::chrono::milliseconds kLimit(900);
-  auto shortest = std::chrono::steady_clock::duration::max();  // the machine may hold a round up
-  for (int round = 0; round < 5 && shortest >= kLimit; ++round) {
+  int late = 0;
+  for (int round = 0; round < 5; ++round) {
     const Action leased = Ask(LeaseAsked{0, 8});
     const auto& lease = std::get<ReplyLease>(leased);
     std::vector<std::thread> threads;
@@ -177,9 +176,9 @@ TEST_F(HandoverTest, DeadlinesPassWhileAllSleep) {
     }
     for (std::thread& thread : threads) thread.join();
     EXPECT_EQ(aborted, 8);
-    shortest = std::min(shortest, std::chrono::steady_clock::now() - began);
+    if (std::chrono::steady_clock::now() - began >= kLimit) ++late;
   }
-  EXPECT_LT(shortest, kLimit);
+  EXPECT_LE(late, 1) << "the machine may hold one round up";
 }
 
 }  // namespace

@@ -49,20 +49,22 @@ TEST_F(PhaseTwo, CancelDuringTheWaitForAStandby) {
     (*opened)->Finish(items, milliseconds(wait));
     return items[0].result;
   };
-  const auto cancel = [&](const std::string& statement) {
-    Await(
-        "SELECT count(pg_cancel_backend(pid)) = 1 FROM pg_stat_activity WHERE wait_event ="
-        " 'SyncRep' AND query LIKE '" +
-        statement + "%'");
+  const auto end_wait = [&](const std::string& how, const std::string& statement) {
+    Await("SELECT count(" + how +
+          "(pid)) = 1 FROM pg_stat_activity WHERE wait_event ="
+          " 'SyncRep' AND query LIKE '" +
+          statement + "%'");
   };
   SetWaitForStandby(true);
   EXPECT_EQ(finish(100).kind, Finished::kWorking);
-  cancel("COMMIT PREPARED");
+  end_wait("pg_cancel_backend", "COMMIT PREPARED");
   // The GID is gone, and it is known to be committed: by this server.
   Await("SELECT NOT EXISTS (SELECT FROM pg_prepared_xacts)");
   EXPECT_EQ(finish(300).kind, Finished::kWorking);
-  cancel("SELECT pg_catalog.pg_logical_emit_message");
-  EXPECT_EQ(finish(300).kind, Finished::kWorking);
+  for (const char* how : {"pg_cancel_backend", "pg_terminate_backend"}) {
+    end_wait(how, "SELECT pg_catalog.pg_logical_emit_message");
+    EXPECT_EQ(finish(300).kind, Finished::kWorking) << how;
+  }
   SetWaitForStandby(false);
   EXPECT_EQ(finish(10'000).kind, Finished::kDone);
   EXPECT_EQ(Balance(1), 99);

@@ -27,7 +27,8 @@ _XID_OF = (
     " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()")
 # Position first: the status is then of a moment at or after it.
 _FATE = ("SELECT pg_catalog.pg_current_wal_lsn()::text,"
-         " pg_catalog.pg_xact_status(%s::text::pg_catalog.xid8)")
+         " pg_catalog.pg_xact_status(%s::text::pg_catalog.xid8),"
+         " pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''")
 # Takes an xid and writes, so that its commit waits for a standby as any does. Standbys get commits
 # in their order: what was committed before has arrived too.
 _AWAIT_STANDBY = "SELECT pg_catalog.pg_logical_emit_message(true, 'troth', '')"
@@ -162,11 +163,12 @@ class Finisher:
         vote = order.evidence
         if vote is None:
             return FinishResult(FinishKind.DONE)  # a roll-back, and there is nothing
-        greeted = connection.point
+        greeted, standby = connection.point, False
         try:
             row = connection.run(_FATE, (str(vote.xid),)).fetchone()
             findings = Findings(LogPoint(greeted.timeline, parse_lsn(row[0])),
                                 XidStatus(row[1] or ""))
+            standby = row[2]
         except psycopg2.Error as error:
             if sqlstate_of(error) != "22023":
                 raise
@@ -178,7 +180,7 @@ class Finisher:
         if vote.point.timeline != greeted.timeline and not findings.went_back:
             self._read_history(connection, greeted.timeline, findings)
         verdict = judge(order.commit, vote, findings)
-        if not order.commit or verdict.kind != FinishKind.DONE:
+        if not order.commit or not standby or verdict.kind != FinishKind.DONE:
             return verdict
         # Whoever committed it may not have waited for a standby.
         del connection.notices[:]
