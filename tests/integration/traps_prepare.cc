@@ -342,7 +342,7 @@ TEST_F(Trap, WorkPastItsDeadlineIsCancelled) {
   WorkRequest soon;
   soon.time_left = milliseconds(200);
   std::atomic<bool> ended{false};
-  std::thread ticker([&] {
+  std::thread ticker([&] {  // as a participant does: time is what is waited for
     for (; !ended; std::this_thread::sleep_for(milliseconds(20))) table_->Tick();
   });
   const auto refusal = Do(
