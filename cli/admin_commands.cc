@@ -64,7 +64,7 @@ int StatusCommand(const ControlOptions& options, const Arguments& arguments) {
       return;
     }
     std::cout << "coordinator " << s.sender.coordinator << ", epoch " << s.sender.epoch << ", "
-              << s.state << " for " << Age(s.uptime_ms) << "\n";
+              << s.state << ", up for " << Age(s.uptime_ms) << "\n";
     if (!s.why.empty()) std::cout << "  because " << s.why << "\n";
     std::cout << "in flight " << s.in_flight << ", decided and not applied everywhere "
               << s.unacknowledged << ", heuristics " << s.heuristics << "\n"

@@ -13,7 +13,8 @@
 DEFINE_string(coordinator, "127.0.0.1:7713", "administrators' listener of the coordinator");
 DEFINE_bool(json, false, "output for programs");
 DEFINE_int32(limit, 100, "list: at most so many");
-DEFINE_string(reason, "", "who decides, and why; kept for ever");
+DEFINE_string(reason, "",
+              "who decides, and why; recorded for ever, of discard-report told in the log");
 DEFINE_string(transaction, "", "wal dump: only what concerns this transaction");
 DEFINE_bool(in_doubt, false, "list: also what participants hold prepared, and whom it blocks");
 DEFINE_string(older_than, "", "list: only what is older: 500ms, 30s, 5min, 2h");
@@ -26,7 +27,8 @@ DEFINE_bool(abort, false, "resolve: abort it");
 DEFINE_bool(decision_lost, false,
             "resolve: nobody who could know the decision is left; a person decides");
 DEFINE_bool(yes, false, "resolve: do it at once, without showing it first");
-DEFINE_string(token, "", "resolve: of the first step; do what it told");
+DEFINE_string(token, "",
+              "resolve: what the first step printed; carries out exactly what was shown");
 DEFINE_string(who, "", "resolve: who orders it; default: the user who runs this, and the host");
 DEFINE_int32(wait_s, -1, "drain: wait at most so long for what is under way; -1: until all ended");
 DEFINE_string(name, "", "wal: name or id of the coordinator whose log it must be");

@@ -69,22 +69,25 @@ void PrintWaiting(const std::vector<wire::WaitingSession>& waiting, std::ostream
 
 std::string Ends(const wire::TransactionReport& report, const wire::BranchReport& branch) {
   const std::string& name = branch.participant;
+  const std::string resolve = "trothctl resolve " + report.transaction_id;
+  if (report.state == "committed" && branch.state == "unheard-of") {
+    return "you: " + resolve + " --commit --reason \"...\"";
+  }
+  if (report.state == "aborted" || branch.state == "left-out") {
+    return branch.up ? name + " is up: it rolls the branch back within a second or two"
+                     : "start " + name + ": it rolls the branch back within a second or two";
+  }
   if (report.state == "committed") {
     return branch.up ? name + " is up: it is asked again each second"
                      : "start " + name + ": it commits the branch within a second or two";
   }
-  if (report.state == "aborted") {
-    return branch.up ? name + " is up: it rolls the branch back within a second or two"
-                     : "start " + name + ": it rolls the branch back within a second or two";
-  }
   if (report.state == "preparing" || report.state == "pending") {
-    return "the decision: a lease's length (30 s) after its begin at the latest; or trothctl "
-           "resolve " +
-           report.transaction_id + " --abort";
+    return "the decision: a lease's length (30 s) after its begin at the latest; or " + resolve +
+           " --abort --reason \"...\"";
   }
   if (report.state == "deciding") return "the coordinator's disk: its log is being written";
   if (report.state == "unknown") return "the coordinator: start it";
-  return "you: trothctl resolve " + report.transaction_id + " (docs/operations.md)";
+  return "you: " + resolve + " (docs/operations.md, Settle by hand)";
 }
 
 void PrintBranchWhy(const wire::TransactionReport& report, const wire::BranchReport& branch,

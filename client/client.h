@@ -34,7 +34,7 @@ struct ClientOptions {
   // Where the coordinator is reached by clients; the next is tried when one does not answer.
   // Several addresses of *one* coordinator (one log), not several coordinators.
   std::vector<Address> coordinators;
-  // For the coordinator's logs.
+  // For the coordinator's log (told with --v=1).
   std::string application;
   // Files of TLS: our certificate, its key, the authorities; none: plain text. Read when first
   // needed, and anew when they change. Coordinator and participants decide by the certificate's

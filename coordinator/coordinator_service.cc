@@ -227,7 +227,8 @@ void FillTransactions(const CommitProtocol& protocol, MetricPage* page) {
   int hazards = 0;
   for (const HeuristicRecord& record : protocol.state().heuristics()) hazards += record.hazard;
   const auto all = static_cast<int>(protocol.state().heuristics().size());
-  page->Gauge("troth_heuristics", "Branches that ended against the decision, by another hand.",
+  page->Gauge("troth_heuristics",
+              "Branches settled by a person's order, or ended against the decision.",
               all - hazards);
   page->Gauge("troth_hazards", "Branches of which the evidence does not tell how they ended.",
               hazards);
@@ -239,6 +240,7 @@ class ClientHandler : public wire::CoordinatorIf {
 
   void hello(wire::CoordinatorHello& reply, const wire::ClientHello& client) override {
     CheckVersion(client.version);
+    VLOG(1) << "hello from application '" << client.application << "'";
     reply.version = wire::g_troth_constants.PROTOCOL_VERSION;
     reply.sender = SenderOf(rep_->options.coordinator_id, *rep_->coordinator);
   }
@@ -539,18 +541,33 @@ class AdminHandler : public wire::CoordinatorAdminIf {
       }
     });
   }
-  void drain() override { rep_->Ask(DrainAsked{}); }
-  void forget(const std::string& participant) override { rep_->Ask(ForgetAsked{0, participant}); }
-  void rebind(const std::string& participant) override { rep_->Ask(RebindAsked{0, participant}); }
+  void drain() override {
+    rep_->Ask(DrainAsked{});
+    Note("drain");
+  }
+  void forget(const std::string& participant) override {
+    rep_->Ask(ForgetAsked{0, participant});
+    Note("forget participant " + participant);
+  }
+  void rebind(const std::string& participant) override {
+    rep_->Ask(RebindAsked{0, participant});
+    Note("rebind participant " + participant);
+  }
   void accept_gap(const std::string& reason) override {
     const std::string signed_reason = rep_->tls() ? CallerName() + ": " + reason : reason;
     rep_->Ask(AcceptGapAsked{0, signed_reason.substr(0, 512)});
   }
   void discard_report(const std::string& participant, const std::string& reason) override {
-    rep_->Ask(DiscardReportAsked{0, participant, reason.substr(0, 512)});
+    rep_->Ask(DiscardReportAsked{0, participant});
+    Note("discard the report of participant " + participant + ": " + reason.substr(0, 512));
   }
 
  private:
+  // Orders that leave no record of who gave them and why are told in the process's log.
+  void Note(const std::string& order) {
+    LOG(WARNING) << "ordered" << (rep_->tls() ? " by " + CallerName() : "") << " to " << order;
+  }
+
   Inspection& Looking() {
     if (rep_->options.inspection == nullptr) {
       Throw(Reason::kNotServing, "this coordinator was started without inspection");
@@ -575,11 +592,10 @@ class AdminHandler : public wire::CoordinatorAdminIf {
                                   std::string(OutcomeKindName(kind)));
       }
     }
+    LOG(WARNING) << "transaction " << request.transaction_id << ": " << plan.order;
     const std::string what = HeuristicText(rep_->options.coordinator_id, id, plan.order);
     for (const wire::BranchReport& branch : plan.branches) {
       rep_->Ask(HeuristicAsked{0, id.local, branch.participant, what});
-      LOG(WARNING) << "transaction " << request.transaction_id << " at " << branch.participant
-                   << ": " << plan.order;
       if (!plan.settle) continue;
       const Status settled = Looking().Settle(branch, request.commit, plan.order);
       if (!settled.ok()) {

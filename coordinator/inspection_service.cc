@@ -100,7 +100,9 @@ wire::Diagnosis AskDiagnosis(Security* security, const Member& member) {
     finding.verdict = "wrong";
     finding.what = asked.message();
     finding.advice = "start it, or see why it cannot be reached at " + member.address +
-                     "; gone for good: trothctl participants forget " + member.name;
+                     "; gone for good: trothctl participants forget " + member.name +
+                     ", and if it owes acknowledgements rebind it first to an empty database "
+                     "(docs/operations.md, \"Move or replace a participant's database\")";
   }
   if (asked.code() == Code::kRefused) {
     diagnosis.findings.back().verdict = "warning";
@@ -128,6 +130,8 @@ bool Prepares(const wire::BranchReport& branch) {
   return branch.state == "not-asked" || branch.state == "asked";
 }
 bool Stray(const wire::BranchReport& branch) { return branch.state == "unheard-of"; }
+bool LeftOut(const wire::BranchReport& branch) { return branch.state == "left-out"; }
+bool Owed(const wire::BranchReport& branch) { return Unfinished(branch) && !LeftOut(branch); }
 bool Holds(const wire::BranchReport& branch) { return branch.__isset.prepared; }
 bool Unknown(const wire::BranchReport& branch) { return branch.state == "unknown"; }
 
@@ -140,14 +144,17 @@ std::string WhyOf(const wire::TransactionReport& report) {
   if (state == "deciding") return "all voted; its commit record is not durable yet";
   if (state == "committed" && report.in_doubt && !Names(report, Stray).empty()) {
     return "committed, and the record that names its branches is kept no more: nobody can prove "
-           "that "
-           "what " +
-           Names(report, Stray) +
-           " holds is of it; an operator settles it (trothctl "
-           "resolve)";
+           "that what " +
+           Names(report, Stray) + " holds is of it; an operator settles it (trothctl resolve)";
   }
   if (state == "committed" && report.in_doubt) {
-    return "decided to commit; not applied at " + Names(report, Unfinished);
+    const std::string owed = Names(report, Owed), left_out = Names(report, LeftOut);
+    std::string why = "decided to commit";
+    why += owed.empty() ? ", and applied at all that it names" : "; not applied at " + owed;
+    if (!left_out.empty()) {
+      why += "; it does not name " + left_out + ", where what is prepared is rolled back";
+    }
+    return why;
   }
   const std::string holders = Names(report, Holds);
   if (holders.empty()) {
@@ -203,6 +210,14 @@ wire::BranchReport BranchOf(const Member& member, const std::string& id, std::st
   branch.address = member.address;
   branch.database_address = member.database_address;
   return branch;
+}
+
+// Of a transaction whose commit is known with all its branches: what others hold is not of it.
+void LeaveOut(wire::TransactionReport* report) {
+  if (report->state != "committed" && report->state != "deciding") return;
+  for (wire::BranchReport& branch : report->branches) {
+    if (Stray(branch)) branch.state = "left-out";
+  }
 }
 
 // Adds whoever could not be asked: nothing here tells whether it holds a branch of this.
@@ -334,6 +349,21 @@ wire::TransactionReport Inspection::Rep::ReportOf(const TransactionView& view, R
   return report;
 }
 
+// By the record of a commit, which names its branches. What was held of it, and ended since it was
+// asked for, is dropped.
+static void AccountFor(const CommitProtocol& protocol, const LocalId& id,
+                       wire::TransactionReport* report) {
+  LeaveOut(report);
+  const std::optional<TransactionView> view = protocol.Find(id);
+  for (const BranchRecord& named : protocol.state().FindCommit(id)->branches) {
+    const std::string& name = protocol.registry().at(named.participant).record.name;
+    std::erase_if(report->branches, [&](wire::BranchReport& branch) {
+      if (branch.participant == name) branch.state = "prepared";
+      return branch.participant == name && !view;
+    });
+  }
+}
+
 // Adds what participants hold to the reports, and reports of what nobody here accounts for.
 void Inspection::Rep::Attach(const Members& members, const std::map<std::string, Prepared>& held,
                              std::map<std::string, wire::TransactionReport>* reports) const {
@@ -367,26 +397,24 @@ void Inspection::Rep::Attach(const Members& members, const std::map<std::string,
   }
 }
 
-// Says of those that the machine does not work on what it would answer an inquiry. One that ended
-// while participants were asked is left out.
+// Says of those that the machine does not work on what it would answer an inquiry. A branch that
+// ended while participants were asked is dropped.
 void Inspection::Rep::Judge(std::map<std::string, wire::TransactionReport>* reports) const {
   Look([&](const CommitProtocol& protocol) {
     for (auto report = reports->begin(); report != reports->end();) {
       const Result<TransactionId> id = TransactionId::Parse(report->first);
       if (!report->second.state.empty() || !id.ok()) {
+        LeaveOut(&report->second);
         ++report;
         continue;
       }
       const InDoubtAnswer answer = protocol.Resolve(*id);
-      const bool ended =
-          answer == InDoubtAnswer::kCommitted && !protocol.Find(id->local).has_value();
-      if (ended) {
-        report = reports->erase(report);
-        continue;
-      }
       report->second.state = StateOf(answer);
       report->second.in_doubt = true;
-      ++report;
+      if (answer == InDoubtAnswer::kCommitted) {
+        AccountFor(protocol, id->local, &report->second);
+      }
+      report = report->second.branches.empty() ? reports->erase(report) : std::next(report);
     }
   });
   for (auto& [id, report] : *reports) report.why = WhyOf(report);
@@ -621,6 +649,7 @@ Result<wire::TransactionReport> Inspection::Inspect(const std::string& transacti
   }
   const auto held = AskAll(rep_->channel->security(), members, {transaction_id});
   rep_->Attach(members, held, &reports);
+  if (view || record) LeaveOut(&report);
   for (const wire::BranchReport& branch : report.branches) {
     report.in_doubt = report.in_doubt || branch.__isset.prepared;
   }

@@ -175,7 +175,6 @@ struct AcceptGapAsked {
 struct DiscardReportAsked {
   ReplyToken token = 0;
   std::string participant;
-  std::string reason;
 };
 
 // A person settles a branch ahead of the decision, or without it: recorded for ever.

@@ -41,6 +41,10 @@ void Abort(const wire::TransactionReport& report, ResolvePlan* plan) {
     plan->steps.push_back("recorded as a heuristic at " + branch.participant + "; it rolls back " +
                           (branch.up ? "at once" : "when it is back"));
   }
+  if (plan->branches.empty()) {
+    plan->steps.push_back(
+        "nothing is known to be held of it: who orders it is told in the coordinator's log only");
+  }
 }
 
 // "east (it is down: ask its database)", of those that could not be asked.
@@ -57,7 +61,7 @@ std::string Unknown(const wire::TransactionReport& report) {
 void Settle(const wire::TransactionReport& report, bool commit, ResolvePlan* plan) {
   plan->settle = true;
   for (const wire::BranchReport& branch : report.branches) {
-    if (!branch.__isset.prepared) continue;
+    if (!branch.__isset.prepared || branch.state == "left-out") continue;
     plan->branches.push_back(branch);
     plan->steps.push_back(std::string("recorded as a heuristic; ") +
                           (commit ? "COMMIT" : "ROLLBACK") + " PREPARED '" + branch.gid +

@@ -94,7 +94,8 @@ class Participant {
 
   // Does one piece of work of a transaction inside its branch, on the caller's thread. Returns
   // what the handler passes back to the caller. Throws wire::Refused, to be let through to
-  // Thrift: the work is not done, and unless it was out of number the branch is rolled back.
+  // Thrift: the work is not done; the branch is rolled back, unless the call was not of it (out of
+  // number, or its context was invalid).
   virtual wire::Branch Execute(const wire::Context& context, const WorkFunction& work) = 0;
 
   // As Execute, for work that is one statement: it goes to the database together with the

@@ -48,7 +48,7 @@ enum Wait {
 
 struct ClientHello {
   1: required i32 version,
-  /** For logs: name of the application. */
+  /** Name of the application, for the coordinator's log (told with --v=1). */
   2: optional string application,
 }
 
@@ -281,12 +281,14 @@ struct TransactionStatus {
   4: required i64 age_ms,
 }
 
-/** A branch that ended against the decision, or whose end nobody can tell. */
+/** A branch that a person ordered to settle, or that was found to have ended against the decision,
+    or whose end nobody can tell. */
 struct Heuristic {
   1: required troth.TransactionId transaction_id,
   2: required string participant,
-  /** true: the evidence does not tell; false: it ended the other way. */
+  /** true: the evidence does not tell; false: ordered, or found to have ended the other way. */
   3: required bool hazard,
+  /** For people: what was found; or `ordered to commit by WHO: WHY`, `ordered to abort by ...`. */
   4: required string what,
   /** Milliseconds since 1970, by the coordinator's wall clock; for people only. */
   5: required i64 at_unix_ms,
@@ -300,7 +302,9 @@ struct BranchReport {
   /**
    * To the coordinator: `not-asked` (its prepare could not be sent), `asked`, `read-only`,
    * `prepared` (voted so), `finishing` (the decision was sent), `acknowledged`; `unheard-of`: the
-   * participant holds it, and no commit that names it was asked here; `unknown`: the participant
+   * participant holds it, and no commit that names it is known here (none was asked, or its record
+   * is kept no more); `left-out`: the participant holds it, and the commit, known with all its
+   * branches, does not name it: it is rolled back when the participant asks; `unknown`: the participant
    * could not be asked (`unseen` says why), and nothing here tells whether it holds a branch.
    */
   3: required string state,
@@ -327,7 +331,7 @@ struct TimelineEvent {
   1: required i64 ago_us,
   /** Where; empty: at the coordinator. */
   2: required string participant,
-  /** `commit asked`, `prepare sent`, `voted prepared`, `decided`, `decision durable`, ... */
+  /** `commit asked`, `prepare sent`, `voted prepared`, `decided to commit`, `decision durable`, ... */
   3: required string what,
 }
 

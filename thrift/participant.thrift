@@ -97,7 +97,11 @@ service ParticipantPeer {
 struct BranchStatus {
   1: required string gid,
   2: required troth.TransactionId transaction_id,
-  /** `active`, `preparing`, `prepared`, `finishing`, `hazard`, `heuristic`, `expired`, `not-mine`. */
+  /**
+   * `active`, `failed` (rolled back after an error, its id still refused), `preparing`, `prepared`,
+   * `finishing`; a participant in Python also tells why one stays: `hazard`, `heuristic`, `expired`,
+   * `not-mine`.
+   */
   3: required string state,
   4: required i64 age_ms,
   5: optional string message,

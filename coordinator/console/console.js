@@ -460,7 +460,7 @@ function showSettled() {
     5, (cells, h) => {
       setTransactionLink(cells[0], h.transaction_id);
       setText(cells[1], h.participant);
-      setText(cells[2], h.hazard ? 'hazard: nobody can tell' : 'heuristic: settled otherwise');
+      setText(cells[2], h.hazard ? 'hazard: nobody can tell' : 'heuristic: ordered, or settled otherwise');
       setText(cells[3], h.what);
       setText(cells[4], timeOf(h.at_unix_ms));
     });

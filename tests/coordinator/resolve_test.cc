@@ -113,6 +113,16 @@ TEST(PlanResolve, CommittedWithoutItsRecordIsCommittedByOrder) {
   EXPECT_NE(PlanResolve(Report("committed", "unheard-of"), Order(false, true)).refused, "");
 }
 
+// The record names all branches of the commit: what else is held is aborted (law L9b).
+TEST(PlanResolve, NoOrderCommitsWhatTheCommitDoesNotName) {
+  wire::TransactionReport report = Report("committed", "left-out");
+  EXPECT_TRUE(PlanResolve(report, Order(true)).steps.empty()) << "it is rolled back by itself";
+  report.branches.front().state = "unheard-of";
+  const ResolvePlan plan = PlanResolve(report, Order(true));
+  ASSERT_EQ(plan.branches.size(), 1u);
+  EXPECT_EQ(plan.branches.front().participant, "east");
+}
+
 TEST(PlanResolve, ATokenIsOfOneOrderInOneSituation) {
   std::set<std::string> tokens;
   const wire::TransactionReport report = Report("pending", "unheard-of");

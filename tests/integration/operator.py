@@ -7,6 +7,7 @@ participant, and two sessions of an application waiting; real processes, real Po
 --transcript writes what was typed and printed, as docs/operations.md has it.
 """
 
+import contextlib
 import pathlib
 import re
 import signal
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import time
 import unittest
+
+import psycopg2
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import prologue  # noqa: E402  pylint: disable=wrong-import-position
@@ -142,6 +145,32 @@ class OperatorTest(unittest.TestCase):
         stuck.decide(identity, claims)
         waiter.join(20)
         self.assertTrue(waiter.done)
+
+    def test_what_a_commit_does_not_name(self):
+        """Prepared by work of a transaction whose commit leaves it out: nobody may commit it."""
+        stuck = self.stuck
+        identity, claims = stuck.begin(account=5)
+        stuck.lose("west")
+        # It asks about what it finds prepared when it holds this, or after ten seconds.
+        with contextlib.closing(psycopg2.connect(
+                stuck.bank.clusters["west"].conninfo("bank"))) as other:
+            other.cursor().execute(
+                "SELECT pg_advisory_lock(hashtextextended('troth sweep west', 0))")
+            stuck.bank.branches["west"].start()
+            until("west is up", lambda: all(p["up"] for p in stuck.ctl_json("participants")))
+            stuck.decide(identity, claims[:1])
+            until("east has its half", lambda: stuck.ctl_json("status")["unacknowledged"] == 0)
+            for report in (*stuck.in_doubt(), stuck.ctl_json("show", identity)):
+                self.assertEqual((report["transaction_id"], report["state"]),
+                                 (identity, "committed"))
+                west = next(b for b in report["branches"] if b["participant"] == "west")
+                self.assertEqual(west["state"], "left-out")
+                self.assertIn("does not name west", report["why"])
+            self.assertIn("rolls the branch back", stuck.ctl("why", identity))
+            self.assertIn("nothing to do", stuck.ctl("resolve", identity, "--commit", "--yes",
+                                                     "--reason", "tried", "--who", "ops"))
+            self.assertEqual(len(stuck.bank.prepared()[0]), 1)
+        until("it is rolled back", lambda: not stuck.bank.prepared()[0])
 
     def test_timeline(self):
         """Every step of one transaction, in its order, over all branches."""

@@ -14,6 +14,8 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(ROOT / "tests" / "postgres"))
+import private_cluster  # noqa: E402  pylint: disable=wrong-import-position
 import prologue  # noqa: E402  pylint: disable=wrong-import-position
 from stuck_bank import StuckBank, until  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -277,6 +279,31 @@ class ResolveTest(unittest.TestCase):
                           ["resolve", "nonsense", "--abort", "--reason", "x"], ["audit"],
                           ["doctor", "now"]):
             self.stuck.ctl(*arguments, code=2)
+
+
+class GoneForGoodTest(unittest.TestCase):
+    """A participant is lost with its database, and owes the end of a commit."""
+
+    def test_an_empty_database_takes_its_place(self):
+        """docs/operations.md, "Move or replace a participant's database"."""
+        stuck = StuckBank(BIN)
+        self.addCleanup(stuck.stop)
+        stuck.start()
+        identity = stuck.stick(account=1)
+        stuck.bank.clusters["east"].stop(mode="immediate")
+        self.assertIn("owes 1 ack", stuck.ctl("participants", "forget", "east", code=1))
+        self.assertIn("rebind", stuck.ctl("doctor", code=1))
+        stuck.ctl("participants", "rebind", "east")
+        anew = private_cluster.Cluster("east", dir=stuck.bank.dir / "pg-anew")
+        stuck.bank.clusters["east"] = anew
+        anew.start()
+        stuck.bank.start_branch("east")
+        until("nothing is owed", lambda: stuck.ctl_json("status")["unacknowledged"] == 0)
+        told = [h for h in stuck.ctl_json("heuristics") if h["transaction_id"] == identity]
+        self.assertEqual([(h["participant"], h["kind"]) for h in told], [("east", "hazard")])
+        stuck.bank.branches["east"].stop()
+        stuck.ctl("participants", "forget", "east")
+        self.assertEqual([p["participant"] for p in stuck.ctl_json("participants")], ["west"])
 
 
 if __name__ == "__main__":

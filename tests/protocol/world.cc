@@ -386,7 +386,7 @@ void World::CommandOfOperators(const Words& w) {
   } else if (verb == "order") {
     Feed(HeuristicAsked{++token_, Id(w[2]).local, w[1], "ordered to abort by ann: tested"});
   } else if (verb == "discard-report") {
-    Feed(DiscardReportAsked{++token_, w[1], "tested"});
+    Feed(DiscardReportAsked{++token_, w[1]});
   } else {
     Must(false, verb);
   }
