@@ -197,6 +197,8 @@ class RestoredLog(unittest.TestCase):
         self.expect_suspect("'west'")
         code, said = self.control("discard-report", "west", "--reason", "restored from elsewhere")
         self.assertEqual(code, 0, said)
+        self.assertIn("ordered to discard the report of participant west: restored from elsewhere",
+                      self.coordinator.log.read_text(encoding="utf-8"))
         self.expect_serving()
         for _ in range(2):
             self.coordinator.kill()
