@@ -5,6 +5,8 @@ Quick."""
 
 import importlib.util
 import os
+import pathlib
+import tempfile
 import threading
 import unittest
 from types import SimpleNamespace
@@ -47,6 +49,38 @@ class FakeBank:
         return ApplyReply(Branch("east", "mark", context.work + 1, "inst"))
 
 
+SHOP = """
+include "troth.thrift"
+include "participant.thrift"
+namespace py troth_shop
+exception NoSuchThing { 1: i64 number }
+struct Bought { 1: troth.Branch branch }
+service Shop extends participant.Participant {
+  i64 price(1: i64 number) throws (1: troth.Refused refused, 2: NoSuchThing missing),
+  Bought buy(1: troth.Context context, 2: i64 number)
+      throws (1: troth.Refused refused, 2: NoSuchThing missing),
+}
+"""
+
+
+class FakeShop:
+    """Has nothing, and says so with an exception that its service declares."""
+
+    def __init__(self, missing):
+        self.missing = missing
+        self.hellos = 0
+
+    def hello(self, version):
+        self.hellos += 1
+        return ParticipantHello(version, "shop", "inst")
+
+    def price(self, number):
+        raise self.missing(number)
+
+    def buy(self, _context, number):
+        raise self.missing(number)
+
+
 def refuse(reason, retryable, unheard=None):
     def answer(_context):
         raise Refused(reason, "no", retryable, unheard=unheard)
@@ -58,17 +92,23 @@ class Client(unittest.TestCase):
         self.coordinator = FakeCoordinator().__enter__()
         self.addCleanup(self.coordinator.__exit__)
         self.bank = FakeBank()
-        listener = Listener("bank", "127.0.0.1", 0, BankBranch.Processor(self.bank))
-        listener.start()
-        self.addCleanup(listener.stop, 0)
-        self.coordinator.enrolments["east"] = SimpleNamespace(
-            participant="east", instance="inst", host="127.0.0.1", port=listener.port)
+        self.listeners = []
+        self.listen("east", BankBranch.Processor(self.bank))
         self.commits, self.aborts = [], []
         self.coordinator.commit = self.commit
         self.coordinator.abort = self.abort
         self.answers = []  # to commit, in order; then COMMITTED
         self.client = troth.Client([self.coordinator.client_address], grace_ms=100)
         self.addCleanup(self.client.close)
+
+    def listen(self, name, processor):
+        listener = Listener(name, "127.0.0.1", 0, processor)
+        listener.start()
+        self.addCleanup(listener.stop, 0)
+        self.listeners.append(listener)
+        self.coordinator.enrolments[name] = SimpleNamespace(
+            participant=name, instance="inst", host="127.0.0.1", port=listener.port)
+        return listener
 
     def commit(self, request):
         self.commits.append(request)
@@ -122,6 +162,7 @@ class Client(unittest.TestCase):
         self.assertEqual((len(self.commits), self.aborts[0].branches[0].participant), (0, "east"))
         self.assertFalse(caught.exception.retryable)
 
+
     def test_what_was_surely_not_begun_is_not_aborted(self):
         for unheard, aborts in ((None, 1), (True, 1)):
             self.bank.answers.append(refuse(Reason.OVERLOADED, True, unheard))
@@ -166,6 +207,27 @@ class Client(unittest.TestCase):
             failure = caught.exception.failure
             self.assertEqual((failure.reason, failure.retryable, failure.participant),
                              (reason, retryable, "east"))
+
+    # It was told as no answer: run() repeated the transaction until its time was up.
+    def test_an_exception_that_a_service_declares_is_its_answer(self):
+        with tempfile.TemporaryDirectory(prefix="troth-shop-") as made:
+            idl = pathlib.Path(made) / "shop.thrift"
+            idl.write_text(SHOP)
+            troth.idl.load(idl)
+        from troth_shop import Shop  # pylint: disable=import-outside-toplevel,import-error
+        from troth_shop.ttypes import NoSuchThing  # pylint: disable=import-outside-toplevel,import-error
+        shop = FakeShop(NoSuchThing)
+        self.listen("shop", Shop.Processor(shop))
+        for call in (lambda: self.client.call("shop", Shop, "price", 7),
+                     lambda: self.client.transaction().call("shop", Shop, "buy", 7)):
+            with self.assertRaises(troth.WorkFailed) as caught:
+                call()
+            failure = caught.exception.failure
+            self.assertEqual((failure.reason, failure.retryable, failure.participant),
+                             (Reason.APPLICATION, False, "shop"))
+            self.assertEqual(caught.exception.__cause__, NoSuchThing(7))
+        self.assertEqual(shop.hellos, 1)  # the connection is fit to be used again
+
 
     def test_what_fails_behind_a_commit_is_never_repeated(self):
         def unanswered():

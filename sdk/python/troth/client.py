@@ -16,7 +16,7 @@ import time
 import weakref
 from typing import Any, Callable, Iterable, TypeVar
 
-from thrift.Thrift import TApplicationException
+from thrift.Thrift import TApplicationException, TException
 
 from troth.clock import Backoff, Deadline, boot_ms
 from troth.connection import Address, Connection, IdleConnections, NotSent, Unanswered
@@ -172,16 +172,19 @@ class Client:
              timeout_ms: int = 5_000) -> Any:
         """A call outside any transaction, at any instance of `participant`; `service` is the
         generated module. It must be safe to repeat. Passes the wire's Refused on. Raises
-        WorkFailed: not done, no answer, or (not retryable) the service failed at it."""
+        WorkFailed: not done, no answer, or (not retryable) the service failed at it; an exception
+        that it declares is the `__cause__`."""
         deadline = Deadline.after(timeout_ms)
         connection = self.connect_participant(participant, "", deadline)
         try:
             return connection.call(
                 deadline.left_ms() + self.grace_ms,
                 lambda protocol: getattr(service.Client(protocol), method)(*arguments))
-        except TApplicationException as error:
+        except values.Refused:
+            raise
+        except TException as error:
             raise WorkFailed(Failure(values.Reason.APPLICATION, str(error), False,
-                                     participant)) from None
+                                     participant)) from error
         except (NotSent, Unanswered) as error:
             raise WorkFailed(Failure(values.Reason.DATABASE_UNAVAILABLE,
                                      f"no answer: {error}", True, participant)) from None

@@ -6,11 +6,12 @@ import threading
 from collections import defaultdict
 from typing import Any, Callable
 
+from thrift.protocol.TProtocol import TProtocolException
 from thrift.Thrift import TApplicationException, TException
+from thrift.transport.TTransport import TTransportException
 
 from troth.security import TlsContext
 from troth.transport import FramedSocket, connect, protocol_on
-from troth.wire.values import ttypes as values
 
 Address = tuple[str, int]
 
@@ -40,10 +41,11 @@ class Connection:
         self.fit = True
 
     def call(self, timeout_ms: int, call: Callable[[Any], Any]) -> Any:
-        """`call(protocol)` makes one call of a generated client. Passes the wire's Refused and
-        TApplicationException on; raises NotSent or Unanswered for all else of Thrift's. Any
-        other exception goes through. After all but an answer or a refusal the connection is
-        closed: a late answer must not be taken for another call's."""
+        """`call(protocol)` makes one call of a generated client. Passes on the exceptions that the
+        service declares, the wire's Refused among them, and TApplicationException; raises NotSent
+        or Unanswered for all else of Thrift's. Any other exception goes through. After all but an
+        answer or a declared exception the connection is closed: a late answer must not be taken
+        for another call's."""
         self._transport.set_timeout(timeout_ms / 1000)
         self._transport.sent = False
         self.fit = False
@@ -51,14 +53,14 @@ class Connection:
             result = call(self.protocol)
             self.fit = True
             return result
-        except values.Refused:
-            self.fit = True
-            raise
-        except TApplicationException:
-            raise
-        except (TException, OSError, EOFError) as error:
+        except (TTransportException, TProtocolException, OSError, EOFError) as error:
             where = f"{self.address[0]}:{self.address[1]}: {error}"
             raise (Unanswered if self._transport.sent else NotSent)(where) from None
+        except TApplicationException:
+            raise
+        except TException:  # all that are left are declared ones
+            self.fit = True
+            raise
         finally:
             if not self.fit:
                 self.close()

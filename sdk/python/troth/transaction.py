@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from thrift.Thrift import TApplicationException
+from thrift.Thrift import TApplicationException, TException
 
 from troth.clock import Backoff, Deadline, boot_ms
 from troth.connection import NotSent, Unanswered
@@ -102,7 +102,8 @@ class Transaction:
         and `arguments`; returns its reply, a struct whose `branch` is the wire's Branch. Work is
         never repeated here: after any error this transaction can only be aborted. `read_only`:
         opens this branch read-only (its first work only). `last`: the last work at this
-        participant; it is prepared in the same call. Raises WorkFailed."""
+        participant; it is prepared in the same call. Raises WorkFailed; an exception that the
+        service declares is its `__cause__`."""
         if not self._of_this_process():
             raise WorkFailed(Failure(values.Reason.INVALID,
                                      f"transaction {self.id} belongs to the parent process"))
@@ -120,9 +121,9 @@ class Transaction:
         except values.Refused as refused:
             raise self._fail(participant, failure_of(refused, participant),
                              bool(refused.unheard)) from None
-        except TApplicationException as error:
+        except TException as error:
             raise self._fail(participant, Failure(values.Reason.APPLICATION, str(error), False,
-                                                  participant)) from None
+                                                  participant)) from error
         except (NotSent, Unanswered) as error:
             # The work may have been done: it is not repeated, the transaction is.
             reason = (values.Reason.DEADLINE if self._deadline.passed()
