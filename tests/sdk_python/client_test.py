@@ -6,6 +6,7 @@ Quick."""
 import importlib.util
 import os
 import pathlib
+import signal
 import tempfile
 import threading
 import unittest
@@ -14,7 +15,7 @@ from unittest import mock
 
 import harness
 from fake_coordinator import FakeCoordinator
-from harness import troth
+from harness import troth, until
 from thrift.transport.TTransport import TTransportException
 from troth.clock import boot_ms
 from troth.lease_cache import LeaseCache
@@ -407,15 +408,17 @@ class Client(unittest.TestCase):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            signal.alarm(10)  # one that hangs is red
             text = "broken"
             try:
                 text = str(work())
             finally:
                 os.write(writer, text.encode())
                 os._exit(0)
+        os.close(writer)
         os.waitpid(child, 0)
         answer = os.read(reader, 100).decode()
-        os.close(reader), os.close(writer)
+        os.close(reader)
         return answer
 
     def test_a_child_takes_no_id_of_its_parent(self):
@@ -469,6 +472,60 @@ class Client(unittest.TestCase):
             return "committed"
         self.assertEqual(self.in_child(work), "WorkFailed")
         mine.abort()
+
+    # It hung: nobody there gives the lock back.
+    def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(self):
+        mine = self.client.transaction(deadline_ms=25_000)
+        there, done = threading.Event(), threading.Event()
+        worker = threading.Thread(target=lambda: self.work(mine))
+
+        def slow_clock():
+            if threading.current_thread() is worker:
+                there.set()
+                done.wait(30)
+            return boot_ms()
+        with mock.patch("troth.clock.boot_ms", slow_clock):  # read with the lock held
+            worker.start()
+            self.assertTrue(there.wait(10))
+            kinds = [self.in_child(lambda end=end: (end(), mine.outcome.kind.value)[1])
+                     for end in (mine.commit, mine.abort)]
+            done.set()
+            worker.join()
+        self.assertEqual(kinds, ["unknown", "unknown"])
+        mine.abort()
+
+    def test_a_child_reads_its_certificates_itself(self):
+        with tempfile.TemporaryDirectory(prefix="troth-tls-") as made:
+            key, authorities = pathlib.Path(made) / "key", pathlib.Path(made) / "ca"
+            key.touch(0o600)
+            os.mkfifo(authorities)  # whoever reads it waits for a writer
+            client = troth.Client([self.coordinator.client_address],
+                                  tls=troth.TlsFiles(str(key), str(key), str(authorities)))
+
+            def take():
+                try:
+                    client.transaction(deadline_ms=300)
+                except troth.NotAnswered:
+                    return "not answered"
+                return "taken"
+
+            def read():
+                try:
+                    return os.open(authorities, os.O_WRONLY | os.O_NONBLOCK)
+                except OSError:
+                    return 0  # no reader yet
+            worker = threading.Thread(target=take)
+            worker.start()
+            writer = until(read)
+
+            def work():
+                key.replace(authorities)  # of no use, and no pipe
+                return take()
+            try:
+                self.assertEqual(self.in_child(work), "not answered")
+            finally:
+                os.close(writer)
+                worker.join()
 
 
 if __name__ == "__main__":

@@ -77,12 +77,13 @@ class Client:
         self.grace_ms = grace_ms
         self.slow_ms = slow_ms
         self._max_idle = max_idle_connections
-        self._tls = None if tls is None else TlsContext(tls)
+        self._tls_files = tls
         self._begin_life()
         _clients.add(self)
 
     def _begin_life(self) -> None:
         self._changed = threading.Condition()
+        self._tls = None if self._tls_files is None else TlsContext(self._tls_files)
         self._leases = LeaseCache()
         self._asking = False
         self._idle = IdleConnections(self._max_idle)

@@ -232,6 +232,8 @@ class Transaction:
         """Commits, unless a piece of work failed: then aborts. Repeats the call until the deadline
         when the coordinator does not answer; returns a little after it at the latest. To be
         called once. Raises nothing of the transaction's: the outcome says what is known."""
+        if not self._of_this_process():
+            return self._end_in_child()
         with self._lock:
             if self._ended:
                 raise RuntimeError(f"transaction {self.id} has ended already")
@@ -239,9 +241,6 @@ class Transaction:
             if self._failure is None and self._branches and self._deadline.passed():
                 self._failure = Failure(values.Reason.DEADLINE, "the deadline passed before the "
                                         "commit was asked for", True)
-        if not self._of_this_process():
-            self.outcome = self._unknown("it belongs to the parent process, which may commit it")
-            return self.outcome
         end_ms = boot_ms()
         if self._failure is not None:
             # Never asked to commit, so it never will be: only this object could have asked.
@@ -260,13 +259,13 @@ class Transaction:
         """Aborts. Binding for every branch at once where the coordinator can be reached within a
         second; otherwise branches are rolled back at their deadline. Never turns into a commit.
         After commit() it does nothing."""
+        if not self._of_this_process():
+            self._end_in_child()
+            return
         with self._lock:
             if self._ended:
                 return
             self._ended = True
-        if not self._of_this_process():
-            self.outcome = self._unknown("it belongs to the parent process, which may commit it")
-            return
         failure = self._failure or Failure(values.Reason.APPLICATION,
                                            "aborted by its application")
         self.outcome = Outcome(Kind.ABORTED, self.id, failure=failure)
@@ -274,6 +273,13 @@ class Transaction:
         self._send_abort()
         self._tell_if_slow(self.outcome, end_ms)
         self._forget()
+
+    def _end_in_child(self) -> Outcome:
+        """Without the lock: a thread of the parent may have held it at the fork."""
+        self._ended = True
+        self.outcome = self.outcome or self._unknown(
+            "it belongs to the parent process, which may commit it")
+        return self.outcome
 
     def _tell_if_slow(self, outcome: Outcome, end_ms: int) -> None:
         now_ms, slow_ms = boot_ms(), self._client.slow_ms
