@@ -163,6 +163,48 @@ class Client(unittest.TestCase):
         self.assertEqual((len(self.commits), self.aborts[0].branches[0].participant), (0, "east"))
         self.assertFalse(caught.exception.retryable)
 
+    # It went to any process of the participant; what the branch held stayed locked.
+    def test_the_abort_of_unanswered_work_names_the_process_that_was_asked(self):
+        self.bank.answers.append(self.lost)
+        with self.assertRaises(troth.Aborted):
+            self.transaction()
+        (claim,) = self.aborts[0].branches
+        self.assertEqual((claim.participant, claim.instance, claim.mark), ("east", "inst", ""))
+
+    # A commit went through without that work; after an abort the worker had a KeyError.
+    def test_an_end_while_work_is_under_way_is_an_abort(self):
+        def commit(tx):
+            with self.assertRaisesRegex(RuntimeError, "'east' was under way; it is aborted"):
+                tx.commit()
+        for end in (commit, troth.Transaction.abort):
+            for answer in (lambda _context: Branch("east", "mark", 1, "inst"),
+                           refuse(Reason.CONFLICT, True)):
+                there, done, failed = threading.Event(), threading.Event(), []
+
+                def held(context, there=there, done=done, answer=answer):
+                    there.set()
+                    done.wait(10)
+                    return answer(context)
+
+                def work(tx, failed=failed):
+                    try:
+                        self.work(tx)
+                    except Exception as error:  # pylint: disable=broad-except
+                        failed.append(type(error))
+                self.aborts.clear()
+                self.bank.answers.append(held)
+                tx = self.client.transaction()
+                worker = threading.Thread(target=work, args=(tx,))
+                worker.start()
+                self.assertTrue(there.wait(10))
+                try:
+                    end(tx)
+                finally:
+                    done.set()
+                    worker.join()
+                self.assertEqual((tx.outcome.kind, self.commits, failed),
+                                 (troth.Kind.ABORTED, [], [troth.WorkFailed]))
+                self.assertEqual([claim.instance for claim in self.aborts[0].branches], ["inst"])
 
     def test_what_was_surely_not_begun_is_not_aborted(self):
         for unheard, aborts in ((None, 1), (True, 1)):

@@ -108,46 +108,51 @@ class Transaction:
             raise WorkFailed(Failure(values.Reason.INVALID,
                                      f"transaction {self.id} belongs to the parent process"))
         from_ms = boot_ms()
-        context, instance = self._start(participant, read_only, last)
+        context, branch = self._start(participant, read_only, last)
         try:
-            connection = self._client.connect_participant(participant, instance, self._deadline)
+            connection = self._client.connect_participant(participant, branch.instance,
+                                                          self._deadline)
         except WorkFailed as error:
-            raise self._fail(participant, error.failure, unheard=True) from None
+            raise self._fail(branch, error.failure, unheard=True) from None
+        with self._lock:
+            branch.instance = connection.instance  # the abort goes there, also without an answer
         context.deadline_ms = max(1, self._deadline.left_ms())  # connecting may have taken time
         timeout_ms = self._deadline.left_ms() + self._client.grace_ms
         try:
             reply = connection.call(timeout_ms, lambda protocol: getattr(
                 service.Client(protocol), method)(context, *arguments))
         except values.Refused as refused:
-            raise self._fail(participant, failure_of(refused, participant),
+            raise self._fail(branch, failure_of(refused, participant),
                              bool(refused.unheard)) from None
         except TException as error:
-            raise self._fail(participant, Failure(values.Reason.APPLICATION, str(error), False,
-                                                  participant)) from error
+            raise self._fail(branch, Failure(values.Reason.APPLICATION, str(error), False,
+                                             participant)) from error
         except (NotSent, Unanswered) as error:
             # The work may have been done: it is not repeated, the transaction is.
             reason = (values.Reason.DEADLINE if self._deadline.passed()
                       else values.Reason.DATABASE_UNAVAILABLE)
-            raise self._fail(participant, Failure(reason, f"no answer: {error}", True,
-                                                  participant)) from None
+            raise self._fail(branch, Failure(reason, f"no answer: {error}", True,
+                                             participant)) from None
         except BaseException:
-            self._fail(participant, Failure(values.Reason.APPLICATION,
-                                            "the work ended with an exception", False, participant))
+            self._fail(branch, Failure(values.Reason.APPLICATION,
+                                       "the work ended with an exception", False, participant))
             raise
         finally:
             self._client.give_back(connection)
             with self._lock:
-                if participant in self._branches:
-                    self._branches[participant].work_ms += boot_ms() - from_ms
-        self._take(participant, context, getattr(reply, "branch", reply))
+                branch.work_ms += boot_ms() - from_ms
+        self._take(participant, branch, context, getattr(reply, "branch", reply))
         return reply
 
-    def _start(self, participant: str, read_only: bool, last: bool) -> tuple[Any, str]:
+    def _raise_if_ended(self) -> None:
+        if self._ended:
+            raise WorkFailed(Failure(
+                values.Reason.ENDED, "no more work goes into this transaction, it has ended: "
+                f"{self.outcome or self.id}"))
+
+    def _start(self, participant: str, read_only: bool, last: bool) -> tuple[Any, _BranchState]:
         with self._lock:
-            if self._ended:
-                raise WorkFailed(Failure(
-                    values.Reason.ENDED, "no more work goes into this transaction, it has ended: "
-                    f"{self.outcome or self.id}"))
+            self._raise_if_ended()
             if self._failure is not None:
                 raise WorkFailed(self._failure)
             left_ms = self._deadline.left_ms()
@@ -168,20 +173,19 @@ class Transaction:
                 context.read_only = True if branch.read_only else None
             context.traceparent = self._options.traceparent or None
             context.last = True if last else None
-            return context, branch.instance
+            return context, branch
 
-    def _fail(self, participant: str, failure: Failure, unheard: bool = False) -> WorkFailed:
+    def _fail(self, branch: _BranchState, failure: Failure, unheard: bool = False) -> WorkFailed:
         with self._lock:
-            branch = self._branches[participant]
             branch.busy = False
             branch.unheard = unheard and not branch.opened
             self._failure = self._failure or failure
         return WorkFailed(failure)
 
-    def _take(self, participant: str, context: Any, answer: Any) -> None:
+    def _take(self, participant: str, branch: _BranchState, context: Any, answer: Any) -> None:
         wrong = ""
         with self._lock:
-            branch = self._branches[participant]
+            self._raise_if_ended()  # aborted meanwhile: the branch is counted no more
             if not isinstance(answer, values.Branch):
                 wrong = "the answer bears no branch"
             elif answer.participant != participant:
@@ -197,13 +201,12 @@ class Transaction:
                 branch.mark, branch.instance, branch.works = answer.mark, answer.instance, answer.works
                 branch.vote = answer.vote
         if wrong:
-            raise self._fail(participant, Failure(values.Reason.OUT_OF_NUMBER, wrong, True,
-                                                  participant))
+            raise self._fail(branch, Failure(values.Reason.OUT_OF_NUMBER, wrong, True, participant))
         if context.work == 0:
             self._client.count_branch(answer.instance, +1)
         vote = answer.vote
         if vote is not None and vote.ballot not in (values.Ballot.PREPARED, values.Ballot.READ_ONLY):
-            raise self._fail(participant, Failure(
+            raise self._fail(branch, Failure(
                 vote.reason or values.Reason.DATABASE, vote.message or "", bool(vote.retryable),
                 participant, vote.sqlstate or ""))
 
@@ -231,12 +234,18 @@ class Transaction:
     def commit(self, wait: Wait | None = None) -> Outcome:
         """Commits, unless a piece of work failed: then aborts. Repeats the call until the deadline
         when the coordinator does not answer; returns a little after it at the latest. To be
-        called once. Raises nothing of the transaction's: the outcome says what is known."""
+        called once, and not while work is under way: RuntimeError, and the latter aborts. Raises
+        nothing of the transaction's: the outcome says what is known."""
         if not self._of_this_process():
             return self._end_in_child()
         with self._lock:
             if self._ended:
                 raise RuntimeError(f"transaction {self.id} has ended already")
+            busy = next((name for name, branch in self._branches.items() if branch.busy), None)
+            if busy is not None:
+                self._failure = self._failure or Failure(
+                    values.Reason.APPLICATION, "the commit was asked for while work was under way",
+                    False, busy)
             self._ended = True
             if self._failure is None and self._branches and self._deadline.passed():
                 self._failure = Failure(values.Reason.DEADLINE, "the deadline passed before the "
@@ -253,6 +262,9 @@ class Transaction:
         self.outcome = outcome
         self._tell_if_slow(outcome, end_ms)
         self._forget()
+        if busy is not None:
+            raise RuntimeError(f"transaction {self.id} was to commit while work at '{busy}' was under "
+                               "way; it is aborted: await all work before the commit")
         return outcome
 
     def abort(self) -> None:
