@@ -196,6 +196,8 @@ class Transaction:
                 wrong = "the answer bears another mark"
             elif context.last and answer.vote is None:
                 wrong = "the last work was answered without a vote"
+            elif answer.vote is not None and not context.last:
+                wrong = "the answer bears a vote, and the work was not the last"
             else:
                 branch.busy, branch.opened = False, True
                 branch.mark, branch.instance, branch.works = answer.mark, answer.instance, answer.works
