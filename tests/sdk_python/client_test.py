@@ -82,6 +82,12 @@ class FakeShop:
         raise self.missing(number)
 
 
+def half_closed(port):
+    """This machine's connections to `port` of which only the other side was closed."""
+    lines = pathlib.Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[2:4] == [f"0100007F:{port:04X}", "08"] for line in lines)
+
+
 def refuse(reason, retryable, unheard=None):
     def answer(_context):
         raise Refused(reason, "no", retryable, unheard=unheard)
@@ -273,6 +279,27 @@ class Client(unittest.TestCase):
             self.assertEqual(caught.exception.__cause__, NoSuchThing(7))
         self.assertEqual(shop.hellos, 1)  # the connection is fit to be used again
 
+    # They stayed for ever, those of each restart.
+    def test_connections_to_a_process_that_went_are_closed(self):
+        now, old = [boot_ms()], self.coordinator.enrolments["east"].port
+        with mock.patch("troth.client.boot_ms", lambda: now[0]):
+            both = threading.Barrier(2, timeout=10)
+
+            def together(_context):
+                both.wait()
+                return Branch("east", "mark", 1, "inst")
+            self.bank.answers += [together] * 2
+            workers = [threading.Thread(target=self.transaction) for _ in range(2)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            self.listeners.pop().stop(0)
+            self.listen("east", BankBranch.Processor(self.bank))
+            until(lambda: half_closed(old) == 2)
+            now[0] += 10_000  # where it is is asked again
+            self.transaction()
+        self.assertEqual(half_closed(old), 0)
 
     def test_what_fails_behind_a_commit_is_never_repeated(self):
         def unanswered():

@@ -318,6 +318,7 @@ class Client:
                 places, at_ms = self._places.get(participant, ([], 0))
             if places and asked_at_ms - at_ms < _PLACES_FRESH_MS:
                 return places
+        self._idle.sweep()  # a process that went leaves connections behind
         try:
             places = self._ask(deadline, lambda c: c.resolve([participant]))
         except NotAnswered as error:

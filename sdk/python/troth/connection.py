@@ -98,6 +98,17 @@ class IdleConnections:
                 return
         connection.close()
 
+    def sweep(self) -> None:
+        """Closes those whose other side has gone: nobody may ask for that address again."""
+        with self._lock:
+            for address, idle in list(self._idle.items()):
+                for connection in list(idle):
+                    if not connection.quiet():
+                        connection.close()
+                        idle.remove(connection)
+                if not idle:
+                    del self._idle[address]
+
     def close(self) -> None:
         with self._lock:
             for idle in self._idle.values():
