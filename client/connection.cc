@@ -16,6 +16,33 @@
 #include "wire/socket.h"
 
 namespace troth {
+
+// Knows whether a reply is owed: generated clients look at no number of a message.
+class CallProtocol : public apache::thrift::protocol::TCompactProtocolT<
+                         apache::thrift::transport::TFramedTransport> {
+ public:
+  explicit CallProtocol(std::shared_ptr<apache::thrift::transport::TFramedTransport> transport)
+      : TCompactProtocolT(std::move(transport), kMaxFrameBytes, kMaxElements) {}
+  bool owes_reply() const { return owes_reply_; }
+
+ private:
+  std::uint32_t writeMessageBegin_virt(const std::string& name,
+                                       apache::thrift::protocol::TMessageType type,
+                                       std::int32_t number) override {
+    if (owes_reply_) {
+      throw apache::thrift::transport::TTransportException("its last call was not answered");
+    }
+    owes_reply_ = type != apache::thrift::protocol::T_ONEWAY;
+    return TCompactProtocolT::writeMessageBegin_virt(name, type, number);
+  }
+  std::uint32_t readMessageEnd_virt() override {
+    owes_reply_ = false;
+    return TCompactProtocolT::readMessageEnd_virt();
+  }
+
+  bool owes_reply_ = false;
+};
+
 namespace {
 
 using apache::thrift::TException;
@@ -70,7 +97,8 @@ Connection::Connection(const Address& address, std::shared_ptr<WireSocket> socke
   // The buffer takes in a frame's length and its bytes with one read.
   auto buffered = std::make_shared<TBufferedTransport>(socket_, 4096, 512, config);
   auto framed = std::make_shared<TFramedTransport>(std::move(buffered), config);
-  protocol_ = BoundedProtocol(std::move(framed));
+  calls_ = std::make_shared<CallProtocol>(std::move(framed));
+  protocol_ = calls_;
 }
 
 Connection::~Connection() {
@@ -98,6 +126,8 @@ Result<std::unique_ptr<Connection>> Connection::Open(const Address& address,
 }
 
 bool Connection::Idle() const { return socket_->Quiet(); }
+
+bool Connection::owes_reply() const { return calls_->owes_reply(); }
 
 CallReport Connection::Run(std::int64_t timeout_ms, const std::function<void()>& call) {
   // In steps, up: most calls then find it set already, which spares two system calls.
@@ -147,6 +177,7 @@ std::unique_ptr<Connection> ConnectionPool::Take(const Address& address) {
 
 void ConnectionPool::Give(std::unique_ptr<Connection> connection) {
   TROTH_CHECK(connection != nullptr);
+  if (connection->owes_reply()) return;
   MutexLock lock(&mutex_);
   std::vector<std::unique_ptr<Connection>>& idle = idle_[connection->address()];
   if (idle.size() < max_idle_) idle.push_back(std::move(connection));

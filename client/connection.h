@@ -23,6 +23,7 @@ class TProtocol;
 
 namespace troth {
 
+class CallProtocol;
 class WireSocket;
 
 // How a call ended.
@@ -60,9 +61,13 @@ class Connection {
   bool Idle() const;
 
   // Runs `call`, which makes one call over protocol() and may wait `timeout_ms` for the reply.
-  // Unless the report says kAnswered or kRefused the connection is of no use any more. Thrift's
-  // exceptions stop here; others pass through.
+  // Unless the report says kAnswered or kRefused the connection is of no use any more, nor while
+  // owes_reply(). Thrift's exceptions stop here; others pass through.
   CallReport Run(std::int64_t timeout_ms, const std::function<void()>& call);
+
+  // A message was sent, maybe in part, and no reply was read, whatever `call` made of that: no
+  // other message can be sent, as it would be answered with the reply that is still to come.
+  bool owes_reply() const;
 
   // Who answered the first call, where that is known; set by the one who made it.
   std::string participant;
@@ -73,7 +78,8 @@ class Connection {
 
   const Address address_;
   const std::shared_ptr<WireSocket> socket_;
-  std::shared_ptr<apache::thrift::protocol::TProtocol> protocol_;
+  std::shared_ptr<CallProtocol> calls_;
+  std::shared_ptr<apache::thrift::protocol::TProtocol> protocol_;  // calls_, to those who call
   std::int64_t timeout_ms_ = -1;
 };
 
@@ -84,7 +90,7 @@ class ConnectionPool {
 
   // An idle connection that still looks alive, or null.
   std::unique_ptr<Connection> Take(const Address& address) TROTH_EXCLUDES(mutex_);
-  // After a call that was answered or refused. Closes it when enough are idle.
+  // After a call that was answered or refused. Closes it when enough are idle, or a reply is owed.
   void Give(std::unique_ptr<Connection> connection) TROTH_EXCLUDES(mutex_);
   // Closes all idle ones to an address whose server seems to be gone.
   void Drop(const Address& address) TROTH_EXCLUDES(mutex_);

@@ -421,6 +421,52 @@ TEST_F(ClientTest, AConnectionOutlivesManyBytes) {
   EXPECT_EQ(coordinator_.hellos, 1);
 }
 
+// What the calls below send; the reply tells which one it belongs to.
+int ApplyAs(bank::BankBranchClient& branch, int work) {
+  wire::Context context;
+  context.work = work;
+  bank::ApplyReply reply;
+  branch.apply(reply, context, {}, "");
+  return reply.branch.works - 1;
+}
+
+// The caller may do without an answer; the next call was given it.
+TEST_F(ClientTest, ALateReplyIsNotTheNextCalls) {
+  for (const bool by_one_caller : {false, true}) {
+    Gate gate;
+    east_.apply = [&](bank::ApplyReply& reply, const wire::Context& context) {
+      if (context.work == 1) gate.Pass();
+      east_.Answer(reply, context);
+    };
+    int answered = 0;
+    const auto first = [&](bank::BankBranchClient& branch) {
+      try {
+        answered = ApplyAs(branch, 1);
+      } catch (const apache::thrift::TException&) {
+      }
+    };
+    const auto second = [&](bank::BankBranchClient& branch) {
+      gate.Open();
+      answered = ApplyAs(branch, 2);
+    };
+    if (by_one_caller) {
+      const Status done = client_->Call<bank::BankBranchClient>("east", 1, [&](auto& branch) {
+        first(branch);
+        second(branch);
+      });
+      EXPECT_EQ(done.code(), Code::kUnknown);
+      EXPECT_EQ(answered, 0);
+    } else {
+      EXPECT_TRUE(client_->Call<bank::BankBranchClient>("east", 1, first).ok());
+      EXPECT_TRUE(client_->Call<bank::BankBranchClient>("east", 5000, second).ok());
+      EXPECT_EQ(answered, 2);
+    }
+    const int port = east_server_->port();
+    east_server_->Stop();  // nobody is at the gate any more
+    east_server_ = std::make_unique<FakeServer>(MakeFakeBranch(&east_), port);
+  }
+}
+
 TEST_F(ClientTest, AnOversizedReplyIsNotRead) {
   coordinator_.resolve = [](auto& reply, const auto&) {
     wire::ParticipantAddress place;
