@@ -321,6 +321,11 @@ Status Transaction::WorkRaw(const std::string& participant, const WorkOptions& o
           rep.core->ConnectParticipant(participant, instance, rep.deadline, &connection)) {
     return rep.Fail(participant, *std::move(failure), /*unheard=*/true);
   }
+  {
+    // An abort must find the branch there, also when no answer tells where it is.
+    MutexLock lock(&rep.mutex);
+    rep.branches[participant].instance = connection->instance;
+  }
   // Connecting may have taken time.
   context.deadline_ms = std::max<std::int64_t>(1, rep.deadline.left_ms());
   const ProtocolPointer protocol = connection->protocol();

@@ -266,6 +266,11 @@ TEST_F(ClientTest, RefusedWorkCanOnlyBeAborted) {
 
 TEST_F(ClientTest, WorkIsNotRepeatedWhenItsReplyIsLost) {
   east_.apply = [](auto&, const auto&) -> void { throw LoseReply(); };
+  wire::AbortRequest asked;
+  coordinator_.abort = [&](wire::Outcome& reply, const wire::AbortRequest& request) {
+    asked = request;
+    reply.kind = wire::OutcomeKind::ABORTED;
+  };
   Result<Transaction> tx = client_->Begin();
   EXPECT_FALSE(Apply(*tx, "east").ok());
   EXPECT_EQ(east_.applies, 1);
@@ -274,6 +279,8 @@ TEST_F(ClientTest, WorkIsNotRepeatedWhenItsReplyIsLost) {
   EXPECT_TRUE(outcome.failure.retryable);
   EXPECT_EQ(coordinator_.commits, 0);
   EXPECT_EQ(coordinator_.aborts, 1) << "a branch may be there: it is named";
+  ASSERT_THAT(asked.branches, SizeIs(1));
+  EXPECT_EQ(asked.branches[0].instance, "i1") << "another process of east knows no such branch";
 }
 
 // Found under load: the aborts of what was never begun kept those waiting that held places.
