@@ -217,7 +217,7 @@ std::uint32_t WireSocket::read(std::uint8_t* buffer, std::uint32_t size) {
       frame_reads_ = 1;
     }
   }
-  if (tls_ == nullptr) return TSocket::read(buffer, size);
+  if (tls_ == nullptr) return called_ ? TSocket::read(buffer, size) : ReadPlain(buffer, size);
   if (ssl_ == nullptr) throw TTransportException(TTransportException::NOT_OPEN, "not connected");
   TimePoint until = After(recvTimeout_);
   for (bool first = true;; first = false) {
@@ -231,6 +231,22 @@ std::uint32_t WireSocket::read(std::uint8_t* buffer, std::uint32_t size) {
     // With TLS 1.3 a server judges our certificate when our handshake is done already.
     throw TTransportException(TTransportException::END_OF_FILE,
                               "broken off by the other side: " + TlsFailure(ssl_));
+  }
+}
+
+// A signal ends the wait of a recv() that has a time limit, even with SA_RESTART. TSocket begins it
+// anew, with all its time, and gives up at the sixth.
+std::uint32_t WireSocket::ReadPlain(std::uint8_t* buffer, std::uint32_t size) {
+  const TimePoint until = After(recvTimeout_);
+  for (;;) {
+    const ssize_t got = recv(socket_, buffer, size, 0);
+    if (got >= 0) return static_cast<std::uint32_t>(got);
+    if (errno == ECONNRESET) return 0;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      throw TTransportException(TTransportException::TIMED_OUT, "timed out");
+    }
+    if (errno != EINTR) throw TTransportException(TTransportException::UNKNOWN, "recv", errno);
+    Await(POLLIN, until);
   }
 }
 

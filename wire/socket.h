@@ -64,6 +64,8 @@ class WireSocket : public apache::thrift::transport::TSocket {
   void Greet();
   // Waits until the descriptor is ready for `events`. TIMED_OUT, or INTERRUPTED: we stop.
   void Await(short events, TimePoint until);  // NOLINT(google-runtime-int): poll's
+  // Of one who calls, in plain text.
+  std::uint32_t ReadPlain(std::uint8_t* buffer, std::uint32_t size);
   // After an unfinished step: waits for what OpenSSL needs; false: it is over.
   bool Retry(int result, TimePoint until);
   void HoldToFrame();

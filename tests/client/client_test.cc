@@ -2,10 +2,15 @@
 // work that fails, the wire. How transactions end: outcome_test.cc.
 #include "client/client.h"
 
+#include <csignal>
+
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <set>
 #include <thread>
+
+#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -472,6 +477,51 @@ TEST_F(ClientTest, ALateReplyIsNotTheNextCalls) {
     east_server_->Stop();  // nobody is at the gate any more
     east_server_ = std::make_unique<FakeServer>(MakeFakeBranch(&east_), port);
   }
+}
+
+// While it lives, the thread that made it takes a signal at each Send; each ends a system call.
+class Signals {
+ public:
+  Signals() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { ++seen_; };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR1, &action, &before_);
+  }
+  ~Signals() { sigaction(SIGUSR1, &before_, nullptr); }
+  void Send() {
+    const int seen_before = seen_;
+    pthread_kill(thread_, SIGUSR1);
+    while (seen_ == seen_before) usleep(100);
+    usleep(1'000);  // it waits again
+  }
+
+ private:
+  inline static std::atomic<int> seen_{0};
+  const pthread_t thread_ = pthread_self();
+  struct sigaction before_;
+};
+
+// An application with a timer (a profiler's) lost every call that took a few of its signals, and
+// must not wait for ever instead.
+TEST_F(ClientTest, SignalsEndNoCallAndPutOffNoDeadline) {
+  Signals signals;
+  std::atomic<bool> over{false};
+  east_.apply = [&](bank::ApplyReply& reply, const wire::Context& context) {
+    for (int i = 0; i < context.work && !over; ++i) signals.Send();
+    east_.Answer(reply, context);
+  };
+  const auto call = [&](int signals_before_answer, std::int64_t timeout_ms) {
+    return client_->Call<bank::BankBranchClient>(
+        "east", timeout_ms, [&](auto& branch) { ApplyAs(branch, signals_before_answer); });
+  };
+  const Status done = call(30, 5000);
+  EXPECT_TRUE(done.ok()) << done.ToString();
+  const Status late = call(2000, 1);
+  EXPECT_EQ(late.code(), Code::kUnknown) << late.ToString();
+  EXPECT_THAT(late.message(), HasSubstr("did not answer in time"));
+  over = true;
+  east_server_->Stop();  // sends no more
 }
 
 TEST_F(ClientTest, AnOversizedReplyIsNotRead) {
