@@ -93,8 +93,9 @@ Status Transaction::Rep::TakeAnswer(const std::string& participant, const wire::
               std::to_string(answer.works) + " pieces of work done";
     } else if (answer.mark.empty() || (branch.opened && answer.mark != branch.mark)) {
       wrong = "the answer bears another mark";
-    } else if (context.__isset.last && context.last && !answer.__isset.vote) {
-      wrong = "the last work was answered without a vote";
+    } else if (answer.__isset.vote != (context.__isset.last && context.last)) {
+      wrong = answer.__isset.vote ? "work that is not the last was answered with a vote"
+                                  : "the last work was answered without a vote";
     } else {
       branch.busy = false;
       branch.opened = true;

@@ -342,6 +342,12 @@ TEST_F(ClientTest, AnswersThatDoNotFitFailTheTransaction) {
   tamper([](wire::Branch& branch) { branch.mark = "another"; });
   tamper([](wire::Branch& branch) { branch.works = 1; });
   tamper([](wire::Branch& branch) { branch.participant = "west"; });
+  // Was believed, and the work after it, "after the last", ended the application's process.
+  tamper([](wire::Branch& branch) {
+    wire::Vote vote;
+    vote.ballot = wire::Ballot::PREPARED;
+    branch.__set_vote(vote);
+  });
   EXPECT_EQ(coordinator_.commits, 0);
 }
 
