@@ -279,6 +279,8 @@ std::optional<Failure> ClientCore::FindPlaces(const std::string& participant, bo
     failure.participant = participant;
     return failure;
   }
+  // Now and then, and beside a round trip: what went to another address left connections behind.
+  pool_.Sweep();
   MutexLock lock(&mutex_);
   places_[participant] = Places{*places, asked_at_ms};
   return std::nullopt;

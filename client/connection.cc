@@ -190,4 +190,12 @@ void ConnectionPool::Drop(const Address& address) {
   if (found != idle_.end()) dropped.swap(found->second);
 }
 
+void ConnectionPool::Sweep() {
+  MutexLock lock(&mutex_);
+  for (auto& [address, idle] : idle_) {
+    std::erase_if(idle, [](const auto& connection) { return !connection->Idle(); });
+  }
+  std::erase_if(idle_, [](const auto& at) { return at.second.empty(); });
+}
+
 }  // namespace troth

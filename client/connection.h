@@ -94,6 +94,8 @@ class ConnectionPool {
   void Give(std::unique_ptr<Connection> connection) TROTH_EXCLUDES(mutex_);
   // Closes all idle ones to an address whose server seems to be gone.
   void Drop(const Address& address) TROTH_EXCLUDES(mutex_);
+  // Closes all that do not look alive any more, also to addresses that nobody takes from again.
+  void Sweep() TROTH_EXCLUDES(mutex_);
 
  private:
   const std::size_t max_idle_;

@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdio>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -414,6 +416,28 @@ TEST_F(ClientTest, AClosedIdleConnectionIsNotUsed) {
   east_server_ = std::make_unique<FakeServer>(MakeFakeBranch(&east_), port);
   Result<Transaction> tx = client_->Begin();
   EXPECT_TRUE(Apply(*tx, "east").ok()) << "work is not repeated, so it must not meet a dead one";
+}
+
+// Our ends of connections to a port whose other end was closed.
+int Forsaken(int port) {
+  std::ifstream table("/proc/self/net/tcp");
+  int count = 0;
+  for (std::string line; std::getline(table, line);) {
+    unsigned to = 0, state = 0;
+    if (std::sscanf(line.c_str(), " %*d: %*8x:%*4x %*8x:%4x %2x", &to, &state) != 2) continue;
+    if (to == static_cast<unsigned>(port) && state == 8) ++count;  // CLOSE_WAIT
+  }
+  return count;
+}
+
+// Each move of a participant left descriptors open for ever.
+TEST_F(ClientTest, ConnectionsToWhereNobodyIsAnyMoreAreClosed) {
+  ASSERT_TRUE(ApplyOnce(client_->Begin(), "east").ok());
+  const int port = east_server_->port();
+  east_server_->Stop();
+  ASSERT_EQ(Forsaken(port), 1);
+  ASSERT_TRUE(ApplyOnce(client_->Begin(), "west").ok());
+  EXPECT_EQ(Forsaken(port), 0) << "asking where west is should have closed it";
 }
 
 TEST_F(ClientTest, ExceptionsOfTheCallerGoThroughAndFailTheTransaction) {
