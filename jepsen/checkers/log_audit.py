@@ -1,4 +1,5 @@
-"""Log audit: every COMMIT PREPARED seen has an earlier, intact commit record.
+"""Log audit: every COMMIT PREPARED seen, and every "committed" told, has a commit record; an
+earlier and intact one, as far as the log tells.
 
   any process, :f :finish   {:gid "troth:east:c.1.7", :xid 712, :command :commit}
               what PostgreSQL was seen to do (from its log, or from a proxy); :commit
@@ -13,8 +14,10 @@ and, with --log FILE, the coordinator's log as JSON lines, one record each:
   {"type": "heuristic", "id": "c.1.7", "participant": "east", "decision": "commit"}
 
 "time" is when the record was durable, in ns on the clock of the history; without it
-only existence is judged.  Other types are ignored.  The export must reach back
-to the beginning: records that compaction dropped can't be told from missing ones.
+only existence is judged: commit-before-record and told-before-record are never found.
+damaged-record needs an "intact", both-ways and rollback-against-record a :rollback.
+Other types are ignored.  The export must reach back to the beginning: records that
+compaction dropped can't be told from missing ones.
 """
 
 import json
@@ -142,8 +145,10 @@ def check(history, log=None, **_):
     audit = _LogAudit(read_log(log))
     finishes = [_Finish(op) for op in history.ops
                 if op.f == 'finish' and op.type in ('ok', 'info')]
-    if not any(f.command == 'commit' for f in finishes):
-        raise HistoryError('no COMMIT PREPARED was seen: nothing to check')
+    told = [c for c in history.calls('txn', 'commit') if c.type == 'ok']
+    if not told and not any(f.command == 'commit' for f in finishes):
+        raise HistoryError('no COMMIT PREPARED was seen, and nobody was told of a commit: '
+                           'nothing to check')
     ways = {}
     for finish in finishes:
         audit.check_finish(finish)
@@ -151,7 +156,6 @@ def check(history, log=None, **_):
         other = ways.setdefault(key, finish)
         if other.command != finish.command:
             audit.report.add('both-ways', f'{other}, and {finish}', id=finish.id)
-    told = [c for c in history.calls('txn', 'commit') if c.type == 'ok']
     for call in told:
         audit.check_told(call)
     audit.report.figures = {'finishes': len(finishes), 'records': len(audit.commits),

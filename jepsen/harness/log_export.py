@@ -1,5 +1,6 @@
-"""The coordinator's log as the log audit reads it (checkers/log_audit.py), and what of every
-branch that was committed the databases still show.  Knows neither workload nor fault.
+"""The coordinator's log as the log audit reads it (checkers/log_audit.py), and what the databases
+still show of branches.  Knows neither workload nor fault, and no times: nobody tells a harness when
+a record was durable and a branch finished.
 """
 
 import json
@@ -19,6 +20,7 @@ class LogExport:
     def __init__(self, cluster):
         self._cluster = cluster
         self.commits = {}         # id -> record, as log_audit takes it
+        self.held = []            # Those of them that the last reading found.
         self.by_hand = []         # heuristics and hazards, in words
 
     def read(self):
@@ -30,7 +32,7 @@ class LogExport:
                               check=False)
         if done.returncode != 0:
             return done.stderr.strip() or f'trothctl ended with {done.returncode}'
-        prefix, names, by_hand = cluster.coordinator_id + '.', {}, []
+        prefix, names, by_hand, held = cluster.coordinator_id + '.', {}, [], []
         for line in done.stdout.splitlines():
             entry = json.loads(line)
             text = entry['record']
@@ -39,13 +41,13 @@ class LogExport:
                 names[index] = name
             elif entry['kind'] == 'commit':
                 id_ = prefix + text.split(' ', 2)[1]
-                self.commits.setdefault(id_, {
+                held.append(self.commits.setdefault(id_, {
                     'type': 'commit', 'id': id_, 'at': f'{entry["file"]}:{entry["offset"]}',
                     'branches': [{'participant': names[i], 'xid': int(xid)}
-                                 for i, xid in _BRANCH.findall(text)]})
+                                 for i, xid in _BRANCH.findall(text)]}))
             elif entry['kind'] in ('heuristic', 'hazard'):
                 by_hand.append(text)
-        self.by_hand = by_hand
+        self.by_hand, self.held = by_hand, held
         return None
 
     def write(self, path):
@@ -64,12 +66,24 @@ def committed(cluster, participant):
     return found
 
 
-def note(driver, history, cluster, told):
-    """Writes the history that the log audit judges: every branch that is seen committed, and
-    every id in `told`, of which a client heard that it was committed."""
+def rolled_back(cluster, participant, records):
+    """{(id, xid)}: branches there that `records` name and PostgreSQL says it aborted."""
+    ids = {branch['xid']: record['id'] for record in records
+           for branch in record['branches'] if branch['participant'] == participant}
+    ends = cluster.databases[participant].query(
+        'SELECT xid, pg_xact_status(xid::text::xid8) FROM unnest(%s::bigint[]) xid', (list(ids),))
+    return {(ids[xid], xid) for xid, end in ends if end == 'aborted'}
+
+
+def note(driver, history, cluster, told, records=()):
+    """Writes the history that the log audit judges: every branch that is seen committed, every
+    branch of `records` that was rolled back, and every id in `told`, of which a client heard that
+    it was committed."""
     for participant in cluster.names():
-        for id_, xid in sorted(committed(cluster, participant)):
-            driver.note(history, 'finish', {':gid': f'troth:{participant}:{id_}', ':xid': xid,
-                                            ':command': ':commit'})
+        for command, branches in (('commit', committed(cluster, participant)),
+                                  ('rollback', rolled_back(cluster, participant, records))):
+            for id_, xid in sorted(branches):
+                driver.note(history, 'finish', {':gid': f'troth:{participant}:{id_}', ':xid': xid,
+                                                ':command': f':{command}'})
     for id_ in told:
         driver.note(history, 'commit', {':id': id_})

@@ -282,8 +282,7 @@ class Run:
         self.problems += [f'settled against the decision, or not known how: {text}'
                           for text in self.log.by_hand]
         self.log.write(self.directory / 'log' / 'log.jsonl')
-        if {'audit', 'bank'} & {w.name for w in self.workloads}:
-            log_export.note(self.driver, 'log', self.cluster, self.driver.told)
+        log_export.note(self.driver, 'log', self.cluster, self.driver.told, self.log.held)
 
     # The verdict ----------------------------------------------------------------------------
 
@@ -300,9 +299,8 @@ class Run:
                                    self.options.participants)
         self.verdicts += judge(self.recorder.paths['orphans'], 'orphans', ['orphans'], None, within,
                                self.options.participants)
-        if {'audit', 'bank'} & {w.name for w in self.workloads}:
-            self.verdicts += judge(self.recorder.paths['log'], 'log', ['log'], None, within,
-                                   self.options.participants, self.directory / 'log' / 'log.jsonl')
+        self.verdicts += judge(self.recorder.paths['log'], 'log', ['log'], None, within,
+                               self.options.participants, self.directory / 'log' / 'log.jsonl')
 
     def _find_problems(self):
         if self.driver:
