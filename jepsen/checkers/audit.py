@@ -50,8 +50,9 @@ class _Audit:
         report, at = self.report, self.where.get(id_, set())
         if not isinstance(call.value.get(':participants'), (list, tuple)):
             named = set(at)  # Failed before it named any: nothing may be there.
-            if call.type == 'ok':
-                raise HistoryError(f'{call.name()}: :ok without :participants')
+            if call.type == 'ok' or (call.type == 'info' and at):
+                raise HistoryError(f'{call.name()}: :{call.type} without :participants'
+                                   + (f', and {id_} left a marker' if at else ''))
         else:
             named = self.participants(call)
         who = f'{id_} ({call.name()}, told {call.type})'

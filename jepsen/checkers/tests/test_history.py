@@ -96,6 +96,9 @@ class CommandTest(unittest.TestCase):
         refused(pair('txn', '{:id 1, :participants ["a"]}'), 'audit', 'markers')
         refused(pair('txn', '{:id 1, :participants ["a"]}')
                 + pair('markers', '{:participant "b", :ids []}'), 'audit', 'no :ok :markers')
+        refused(pair('txn', '{:id 1}', 'info') + pair('markers', '{:participant "a", :ids [1]}')
+                + pair('markers', '{:participant "b", :ids []}'),
+                'audit', ':info without :participants, and 1 left a marker')
         refused(pair('txn', '{:id 1}') * 2, 'order', 'nothing to check')
         refused(pair('commit', '{:id 1, :outcome :maybe}'), 'register', 'is none of')
         refused(pair('write', '[[:w 1 1]]'), 'long-fork', 'nothing to check')
@@ -109,6 +112,8 @@ class CommandTest(unittest.TestCase):
                 + pair('prepared', '{:participant "a", :gids []}'), 'orphans', 'no reading')
         refused(pair('txn', '{:id 1}'), 'log', 'needs --log')
         refused(pair('txn', '{:id 1}'), 'log', 'can\'t read', '--log', '/nowhere.jsonl')
+        refused(pair('txn', '{:id 1}', 'info'), 'log', 'nothing to check',
+                '--log', os.path.join(support.HISTORIES, 'log', 'log.jsonl'))
 
     def test_missing_file(self):
         status, out, err = support.run('/nowhere.edn', '--workload', 'bank')
