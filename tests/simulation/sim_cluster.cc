@@ -69,6 +69,8 @@ Report Run(const Options& options) { return Cluster(options).Run(); }
 Cluster::Cluster(const Options& options)
     : options_(WithProfile(options)), random_(options.seed), disk_(options.seed ^ 0x5eed) {
   wal_options_.segment_bytes = (128u << 10) << Below(3);
+  // Want of room is a failure, and short segments are often full before the next is made.
+  if (Calm()) wal_options_.segment_bytes = 4u << 20;
   wal_options_.retention.lease_ms = kLeaseMs;
   const Profile& profile = *Find(options_.profile);
   wal_options_.retention.record_ms = profile.mixed && Below(12) == 0 ? 400 : profile.record_ms;

@@ -73,6 +73,7 @@ struct Tx {
   int asked = 0;      // times commit or outcome was asked
   bool wait_applied = true;
   bool told_committed = false, told_aborted = false, told_read_only = false;
+  bool met_lock = false;  // of another transaction, on a contended row
   bool applied_somewhere = false;
 };
 
@@ -128,6 +129,7 @@ class Cluster : public ReplySink {
   std::uint64_t Below(std::uint64_t n) { return random_() % n; }
   bool Chance(int per_10000) { return static_cast<int>(random_() % 10'000) < per_10000; }
   Us Latency();
+  bool Calm() const { return (~options_.without & ((1u << kFaults) - 1)) == 0; }
   bool On(Fault fault) const { return !healing_ && (options_.without >> fault & 1) == 0; }
   void Count(Fault fault);
   void Say(int column, const std::string& text);
@@ -182,6 +184,7 @@ class Cluster : public ReplySink {
   // The checker.
   void Told(const ReplyOutcome& reply);
   void CheckSample();
+  void CheckCommitted(const Tx& tx);
   void CheckEnd();
   bool Quiet();
   std::string Unsettled();  // empty: everything is
