@@ -48,12 +48,14 @@ class Client:
             os.kill(self._popen.pid, number)
 
     def kill(self):
+        """Returns its exit code: -SIGKILL unless it had ended before."""
         self.signal(signal.SIGKILL)
-        self._popen.wait()
+        code = self._popen.wait()
         try:
             self._popen.stdin.close()
         except OSError:
             pass
+        return code
 
     def ask(self, *request):
         """Sends a request.  A client that is dead takes it too; it is not answered."""

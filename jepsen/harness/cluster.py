@@ -275,7 +275,7 @@ class Cluster:
                     *(f'--{flag}={value}' for flag, value in values.items())]
         self.participants[name] = Process(name, node, argv + self.options.participant_flags,
                                           self.options.logs / f'{name}.log', port_file,
-                                          self._environment(name))
+                                          self._environment(name), refusal=1)
 
     def _make_proxy(self, name):
         database = self.databases[name]

@@ -3,6 +3,7 @@ passed, and which actions make no sense there, with the reason.  Decided here, n
 """
 
 import re
+import signal
 
 ACTIONS = ('kill', 'pause', 'cut', 'error')
 
@@ -13,20 +14,35 @@ _NO_CONNECTION = 'it serves nobody yet: there is no connection to cut'
 class Row:
     """One crash window.  `when`: `running` (under load), `opening` (while the coordinator opens
     its log), `init` (while a log is made).  `provoke`: what must happen for the point to be
-    passed soon, if load alone is not enough (sweep.py).  Of `pause`, `cut` and `error` each is
-    None, or the reason why the cell is not applicable."""
+    passed soon, if load alone is not enough (sweep.py).  `ends`: the exit code with which its
+    error ends the process, as law L15 has it; None: it goes on.  Of `pause`, `cut` and `error`
+    each is None, or the reason why the cell is not applicable."""
 
-    def __init__(self, name, process, when='running', provoke=None, cut=None, error=None):
+    def __init__(self, name, process, when='running', provoke=None, ends=None, cut=None,
+                 error=None):
         self.name = name
         self.process = process
         self.when = when
         self.provoke = provoke
+        self.ends = ends
         self.reasons = {'kill': None, 'pause': None, 'cut': cut, 'error': error}
         self.error = error
+
+    def code(self, action):
+        """The exit code with which this action at the point ends the process; None: it goes on."""
+        return {'kill': -signal.SIGKILL, 'crash': -signal.SIGKILL, 'error': self.ends}.get(action)
 
 
 def _c(name, **more):
     return Row(name, 'coordinator', **more)
+
+
+def _log(name, **more):
+    return _c(name, ends=3, **more)
+
+
+def _opening(name, when='opening'):
+    return _c(name, when=when, ends=1, cut=_NO_CONNECTION)
 
 
 def _p(name, **more):
@@ -37,24 +53,24 @@ ROWS = (
     _c('lease-replying', provoke='new-client'),
     _c('prepare-sending'),
     _c('vote-arrived'),
-    _c('record-handed-over'),
-    _c('log-batch-handed-over'),
-    _c('log-batch-written'),
-    _c('log-batch-durable'),
-    _c('record-durable'),
+    _log('record-handed-over'),
+    _log('log-batch-handed-over'),
+    _log('log-batch-written'),
+    _log('log-batch-durable'),
+    _log('record-durable'),
     _c('finish-sending'),
     _c('acknowledgement-arrived'),
     _c('outcome-replying'),
-    _c('log-segment-written'),
-    _c('log-segment-renamed'),
-    _c('checkpoint-written'),
-    _c('checkpoint-renamed'),
-    _c('checkpoint-old-removed'),
-    _c('opening-written', when='opening', cut=_NO_CONNECTION),
-    _c('opening-segment-renamed', when='opening', cut=_NO_CONNECTION),
-    _c('opening-checkpoint-renamed', when='opening', cut=_NO_CONNECTION),
-    _c('opening-old-removed', when='opening', cut=_NO_CONNECTION),
-    _c('init-segment-renamed', when='init', cut=_NO_CONNECTION),
+    _log('log-segment-written', provoke='small-segments'),
+    _log('log-segment-renamed', provoke='small-segments'),
+    _log('checkpoint-written', provoke='small-segments'),
+    _log('checkpoint-renamed', provoke='small-segments'),
+    _log('checkpoint-old-removed', provoke='small-segments'),
+    _opening('opening-written'),
+    _opening('opening-segment-renamed'),
+    _opening('opening-checkpoint-renamed'),
+    _opening('opening-old-removed'),
+    _opening('init-segment-renamed', when='init'),
     _p('before-enrol', provoke='coordinator-restart'),
     _p('work-done', error=_NO_BRANCH),
     _p('before-prepare'),

@@ -109,9 +109,12 @@ class Database:
             if connection is not None:
                 connection.close()
 
-    def prepared(self):
-        """GIDs that stand prepared."""
-        return [row[0] for row in self.query('SELECT gid FROM pg_prepared_xacts ORDER BY 1')]
+    def prepared(self, seconds=0):
+        """GIDs that have stood prepared for so long at least."""
+        return [row[0] for row in self.query(
+            'SELECT gid FROM pg_prepared_xacts '
+            'WHERE prepared <= clock_timestamp() - make_interval(secs => %s) ORDER BY 1',
+            (seconds,))]
 
     def backends(self):
         """(pid, application's words, state) of the clients' backends, but not of ours."""

@@ -4,6 +4,7 @@ harness's own looks at what is left.  Knows no fault; a client process may vanis
 
 import random
 import selectors
+import signal
 import time
 
 # An answer that takes longer than this is no answer: every call of the client has a deadline.
@@ -36,8 +37,9 @@ class Driver:
         self.recorder = recorder
         self.workloads = workloads
         self.samples = []         # (asked ns, answered ns, type, workload)
-        self.hung = []            # words
+        self.hung = []            # words; of clients that ended by themselves, too
         self.told = []            # ids of which a client heard that they were committed
+        self.served = {}          # participant -> ns of the last call that succeeded there
         self.client_deaths = 0
         self.stalls = []          # (ns since the start, seconds) in which nobody here ran
         self._random = random.Random(seed)
@@ -131,6 +133,9 @@ class Driver:
         worker.due = time.monotonic() + self._pause
         if type_ == 'ok':
             worker.failures = 0
+            if isinstance(value, dict):
+                for participant in value.get(':participants', ()):
+                    self.served[participant] = max(worker.asked, self.served.get(participant, 0))
             if id_ and operation.logged:
                 self.told.append(id_)
             return
@@ -164,7 +169,9 @@ class Driver:
         """A client process is gone: nobody knows of what it had under way; another begins."""
         self.client_deaths += 1
         self._selector.unregister(client.handle)
-        client.kill()
+        code = client.kill()
+        if code != -signal.SIGKILL:   # All who end clients do it so.
+            self.hung.append(f'{client} ended by itself, with {code}')
         client.start()
         self._selector.register(client.handle, selectors.EVENT_READ, client)
         for worker in self._workers:

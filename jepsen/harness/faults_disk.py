@@ -132,7 +132,6 @@ class SyncError(CoordinatorDisk):
 
     name = 'sync-eio'
     seconds = (0.5, 1.0)
-    may_end = {3: ('c',)}
     tracer = None
 
     @classmethod
@@ -144,22 +143,21 @@ class SyncError(CoordinatorDisk):
 
     def begin(self):
         pid, log = self.process.pid, self.cluster.options.logs / 'strace.log'
+        self.process.expect(3)
         self.tracer = subprocess.Popen(
             ['strace', '-f', '-qq', '-o', str(log), '-e', 'trace=fdatasync,fsync',
              '-e', 'inject=fdatasync,fsync:error=EIO', '-p', str(pid)],
             stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 5
-        while self._lives(pid) and time.monotonic() < end:
+        while self.process.lives(pid) and time.monotonic() < end:
             time.sleep(0.01)
-        if self._lives(pid):
+        if self.process.lives(pid):
             self._let_go()
+            self.process.expect(None)
             if 'INJECTED' not in log.read_text(encoding='utf-8', errors='replace'):
                 return None       # Nothing was synced meanwhile.
             self.problem = 'a failed sync of the log did not end the coordinator'
         return {':target': 'c'}
-
-    def _lives(self, pid):
-        return self.process.pid == pid and self.process.alive
 
     def _let_go(self):
         if self.tracer.poll() is None:

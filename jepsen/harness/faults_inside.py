@@ -11,37 +11,52 @@ _FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1'
 
 
 class Failpoint(ProcessFault):
-    """A process ends, stands still for a moment, or errs at a named point (docs/protocol.md)."""
+    """A process ends, stands still for a moment, or errs at a named point (docs/protocol.md) that
+    load alone passes; those that need more are the sweep's."""
 
     name = 'failpoint'
     seconds = (0.5, 2.5)
-    since = point = action = None
+    since = point = action = code = pid = None
 
     def begin(self):
         role = 'coordinator' if self.process.name == 'c' else 'participant'
-        rows = [row for row in crash_table.ROWS if row.process == role and row.when == 'running']
+        rows = [row for row in crash_table.ROWS
+                if row.process == role and row.when == 'running' and row.provoke is None]
         row = self.random.choice(rows)
         self.point = row.name
         self.action = self.random.choice(['crash', 'pause'] + (['error'] if row.error is None else []))
+        self.code, self.pid = row.code(self.action), self.process.pid
         self.since = points.mark(self.process)
-        self.process.excuse()
+        self.process.expect(self.code)
         try:
             points.arm(self.cluster, self.process, self.point, self.action)
         except points.PointError:
-            self.process.excuse(False)
+            self.process.expect(None)
             return None
         return {':target': self.process.name, ':point': self.point, ':action': ':' + self.action}
 
     def end(self):
-        hit = points.hit(self.process, self.point, self.since)
-        if not hit and self.process.alive:
+        if not self._hit() and self.process.lives(self.pid):
             try:
                 points.disarm(self.cluster, self.process, self.point)
             except points.PointError:
                 pass
-            self.process.excuse(False)
-        return {':target': self.process.name, ':point': self.point, ':hit': hit,
+        self.happened = self._hit()
+        if self.happened and self.code is not None and not self._ended():
+            self.problem = f'{self.process.name} went on after {self.action} at {self.point}'
+        self.process.expect(None)
+        return {':target': self.process.name, ':point': self.point, ':hit': self.happened,
                 ':ready': self.process.wait_ready(15)}
+
+    def _hit(self):
+        return points.hit(self.process, self.point, self.since)
+
+    def _ended(self, seconds=5):
+        """It was told of before it took effect."""
+        end = time.monotonic() + seconds
+        while self.process.lives(self.pid) and time.monotonic() < end:
+            time.sleep(0.01)
+        return not self.process.lives(self.pid)
 
 
 class StalledLog(Fault):

@@ -14,11 +14,11 @@ class Process:
     """A program that ought to run until told otherwise.
 
     Thread-safe.  `argv` is the program with its flags; a `port_file` makes start() wait for
-    readiness.  Output goes to `log`, appended.  `expected_codes`: exit codes that a fault may
-    cause; a death by another one, not by us, is kept in `surprises`.
+    readiness.  Output goes to `log`, appended.  `refusal`: the exit code with which it may end
+    before it is ready, as when its server is away.  No death is lost: reap() tells each.
     """
 
-    def __init__(self, name, node, argv, log, port_file=None, env=None):
+    def __init__(self, name, node, argv, log, port_file=None, env=None, refusal=None):
         self.name = name
         self.node = node
         self.argv = list(argv)
@@ -28,8 +28,11 @@ class Process:
         self.port_file = port_file
         self.wanted = False       # The supervisor starts it when it is not alive.
         self.starts = 0
-        self.surprises = []
+        self.refusal = refusal
         self._killed = False      # By us: its death is no surprise.
+        self._expected = None     # The exit code that is none in this life.
+        self._code = None
+        self._deaths = []         # (exit code, surprise), not told yet.
         self._popen = None
         self._lock = threading.RLock()
 
@@ -45,12 +48,20 @@ class Process:
         with self._lock:
             return self._popen is not None and self._popen.poll() is None
 
-    def launch(self, env=None, watched=True):
+    @property
+    def code(self):
+        """Its exit code; None while it lives."""
+        with self._lock:
+            self._see_death()
+            return self._code
+
+    def launch(self, env=None, watched=True, expected=None):
         """Starts it, without waiting for anything.  `env`: variables for this life only; not
-        `watched`: nobody starts it again, and its death is no surprise."""
+        `watched`: nobody starts it again, and its death is no surprise; `expected`: expect()."""
         with self._lock:
             if self.alive:
                 return
+            self._see_death()
             if self.port_file and os.path.exists(self.port_file):
                 os.unlink(self.port_file)
             with open(self.log, 'ab') as log:
@@ -63,6 +74,8 @@ class Process:
             self.starts += 1
             self.wanted = watched
             self._killed = not watched
+            self._expected = expected
+            self._code = None
 
     @property
     def ready(self):
@@ -91,6 +104,11 @@ class Process:
         with open(self.port_file, encoding='utf-8') as file:
             return json.load(file)
 
+    def lives(self, pid):
+        """The life that had this pid has not ended."""
+        with self._lock:
+            return self.pid == pid and self.alive
+
     def wait_death(self, seconds):
         """True when it has ended within so many seconds."""
         end = time.monotonic() + seconds
@@ -113,35 +131,25 @@ class Process:
     def kill(self):
         """SIGKILL; returns when it is gone.  It is not wanted any more."""
         with self._lock:
-            self.wanted = False
-            self._killed = True
+            self.abandon()
             if not self.signal(signal.SIGKILL):
                 return False
-        self._popen.wait()
+            popen = self._popen
+        popen.wait()
         return True
 
     def abandon(self):
         """What it dies of from here on is our doing, and nobody starts it but launch()."""
         with self._lock:
+            self._see_death()     # What it died of before is not.
             self.wanted = False
             self._killed = True
 
-    def terminate(self, seconds=20):
-        """SIGTERM, then SIGKILL after a while; returns the exit code."""
+    def expect(self, code):
+        """In this life it may end with this code, and is started again; None: with none."""
         with self._lock:
-            self.wanted = False
-            self._killed = True
-            self.signal(signal.SIGTERM)
-            self.signal(signal.SIGCONT)
-        try:
-            return self._popen.wait(seconds) if self._popen else None
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return -signal.SIGKILL
-
-    def excuse(self, excused=True):
-        """Its death in this life is (or is not) our doing; it is started again."""
-        self._killed = excused
+            self._see_death()
+            self._expected = code
 
     def pause(self):
         return self.signal(signal.SIGSTOP)
@@ -150,15 +158,18 @@ class Process:
         return self.signal(signal.SIGCONT)
 
     def reap(self):
-        """For the supervisor: (exit code, surprise) of a death not yet seen, or None."""
+        """(exit code, surprise) of the oldest death not told yet, or None."""
         with self._lock:
-            if self._popen is None or self._popen.poll() is None:
-                return None
-            code, self._popen = self._popen.returncode, None
-            surprise = not self._killed
-            if surprise:
-                self.surprises.append(code)
-            return code, surprise
+            self._see_death()
+            return self._deaths.pop(0) if self._deaths else None
+
+    def _see_death(self):
+        if self._popen is None or self._popen.poll() is None:
+            return
+        self._code, self._popen = self._popen.returncode, None
+        ready = self.port_file is None or os.path.exists(self.port_file)
+        excused = self._code == self._expected or (self._code == self.refusal and not ready)
+        self._deaths.append((self._code, not (self._killed or excused)))
 
 
 class Supervisor:
@@ -178,13 +189,21 @@ class Supervisor:
         while not self._stop.wait(0.05):
             now = time.monotonic()
             for process in self._processes:
-                death = process.reap()
-                if death is not None:
-                    self._tell(process.name, *death)
+                if self._tell_deaths(process):
                     due[process] = now + self._pause
                 if process.wanted and not process.alive and now >= due.get(process, 0):
                     process.launch()
 
+    def _tell_deaths(self, process):
+        """True when there were some."""
+        some = False
+        while (death := process.reap()) is not None:
+            self._tell(process.name, *death)
+            some = True
+        return some
+
     def stop(self):
         self._stop.set()
         self._thread.join()
+        for process in self._processes:
+            self._tell_deaths(process)

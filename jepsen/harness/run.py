@@ -305,9 +305,8 @@ class Run:
     def _find_problems(self):
         if self.driver:
             self.problems += self.driver.hung[:5]
-        for name, code in self.deaths:
-            if name not in self._tolerated(code):
-                self.problems.append(f'{name} ended by itself, with {code}: {self.logs / name}.log')
+        self.problems += [f'{name} ended by itself, with {code}: {self.logs / name}.log'
+                          for name, code in self.deaths]
         self.problems += [f'{i.fault.name}: {i.fault.problem}' for i in self.injections
                           if i.fault.problem]
         injected = {i.fault.name for i in self.injections}
@@ -322,14 +321,6 @@ class Run:
                                      f'{verdict.error}')
             elif not verdict.valid:
                 self.problems.append(f'{verdict.workload}: {", ".join(verdict.report.forbidden())}')
-
-    def _tolerated(self, code):
-        """Who may end by itself with this code: a participant that starts while its server is
-        away, whoever a fault made to end."""
-        names = {name for i in self.injections for name in i.fault.may_end.get(code, ())}
-        if code == 1 and self.injections:
-            names.update(self.cluster.names())
-        return names
 
     def _report(self):
         self._find_problems()

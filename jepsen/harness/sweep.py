@@ -31,6 +31,7 @@ LEASE_MS = 8000
 SETTLE_SECONDS = 10
 HIT_SECONDS = 40
 PAUSE_SECONDS = 5
+_NOT_PASSED = f'not passed within {HIT_SECONDS} s'
 
 
 def parser():
@@ -63,6 +64,7 @@ class Cell:
         self.action = action
         self.verdict = None
         self.words = ''
+        self.problems = []
         self.in_flight = 0
         self.seconds = 0.0
         self.target = ''
@@ -145,23 +147,18 @@ class Sweep:
                              self.options.seed)
         try:
             self.driver.run(0.4)
-            hit = {'running': self._at_running, 'opening': self._at_opening,
-                   'init': self._at_init}[cell.row.when](cell)
-            problems = self._settle(cell)
+            empty = {'running': self._at_running, 'opening': self._at_opening,
+                     'init': self._at_init}[cell.row.when](cell)
+            cell.problems += self._settle()
         finally:
             self.recorder.close()
             self.driver.close()
-        problems += self._judge(directory)
+        cell.problems += self._judge(directory)
         cell.seconds = time.monotonic() - begun
-        if not hit:
-            cell.verdict, cell.words = 'empty', f'not passed within {HIT_SECONDS} s'
-        elif not cell.in_flight:
-            cell.verdict, cell.words = 'empty', 'nothing was in flight'
-        if problems or cell.words.startswith('!'):
-            cell.verdict = 'violation'
-            cell.words = '; '.join(problems) or cell.words[1:]
-        elif hit and cell.in_flight:
-            cell.verdict = 'ok'
+        if not empty and not cell.in_flight:
+            empty = 'nothing was in flight'
+        cell.verdict = 'violation' if cell.problems else 'empty' if empty else 'ok'
+        cell.words = '; '.join(cell.problems) or empty or ''
 
     def _process(self, cell):
         if cell.row.process == 'coordinator':
@@ -179,10 +176,13 @@ class Sweep:
                 between()
         return True
 
+    # Each returns why the cell is empty, or None.
+
     def _at_running(self, cell):
         process = self._process(cell)
         cell.target = process.name
         since = points.mark(process)
+        process.expect(cell.row.code(cell.action))
         points.arm(self.cluster, process, cell.row.name,
                    {'kill': 'crash', 'error': 'error'}.get(cell.action, 'stop'))
         self.recorder.fault('arm', {':point': cell.row.name, ':action': ':' + cell.action,
@@ -198,28 +198,32 @@ class Sweep:
         cell.in_flight = flight[0]
         if not found:
             points.disarm(self.cluster, process, cell.row.name)
-            return False
-        self._act(cell, process)
-        return True
+            process.expect(None)
+            return _NOT_PASSED
+        return self._act(cell, process)
 
     def _act(self, cell, process):
         """The process is at the point: what the action does from there."""
-        if cell.action == 'kill':
-            self._until(lambda: not process.alive, 5)
-            process.kill()
+        broken = None
+        if cell.row.code(cell.action) is not None:
+            self._await_end(cell, process)
             self.driver.run(0.3)
             process.launch()
         elif cell.action == 'pause':
             self.driver.run(PAUSE_SECONDS)
             process.resume()
         elif cell.action == 'cut':
-            if not self.cluster.network.reset(process.node):
-                cell.in_flight = 0       # Nothing was cut: the cell is empty.
+            broken = self.cluster.network.reset(process.node)
             process.resume()
         else:
             self.driver.run(0.5)
-            if not process.alive:      # Law L15: an error of the log ends the process.
-                process.launch()
+        return 'no connection was cut' if broken == 0 else None
+
+    def _await_end(self, cell, process):
+        """The point was passed: the process has ended of it, as the table has it."""
+        if not self._until(lambda: not process.alive, 5):
+            cell.problems.append(f'{process.name} went on after {cell.action}')
+            process.kill()
 
     def _provoker(self, what):
         """Called again and again while a point waits to be passed."""
@@ -227,7 +231,7 @@ class Sweep:
         down = {'coordinator-restart': 0.1, 'in-doubt': 1.5}.get(what)
 
         def provoke():
-            if what is None or time.monotonic() < last[0] + 4:
+            if what in (None, 'small-segments') or time.monotonic() < last[0] + 4:
                 return
             if what == 'new-client':
                 self.cluster.clients[0].signal(9)
@@ -246,18 +250,17 @@ class Sweep:
         process.kill()
         since = points.mark(process)
         self.recorder.fault('opening', {':point': cell.row.name, ':action': ':' + cell.action})
-        process.launch({'TROTH_FAILPOINTS': f'{cell.row.name}={action}'}, watched=False)
+        process.launch({'TROTH_FAILPOINTS': f'{cell.row.name}={action}'},
+                       expected=cell.row.code(cell.action))
         if not self._until(lambda: points.hit(process, cell.row.name, since), HIT_SECONDS):
-            return False
+            return _NOT_PASSED
         if cell.action == 'pause':
             self.driver.run(PAUSE_SECONDS)
             process.resume()
-            return True
-        if not self._until(lambda: not process.alive, 5):
-            cell.words = '!it went on after ' + cell.action
-        process.kill()
+            return None
+        self._await_end(cell, process)
         process.launch()
-        return True
+        return None
 
     def _at_init(self, cell):
         """A log made in a directory of its own; the cluster works on meanwhile."""
@@ -271,58 +274,74 @@ class Sweep:
         init.launch({'TROTH_FAILPOINTS': f'{cell.row.name}={action}'}, watched=False)
         cell.target = 'init'
         if not self._until(lambda: points.hit(init, cell.row.name, 0), HIT_SECONDS):
-            return False
+            return _NOT_PASSED
         cell.in_flight = self.driver.in_flight
         if cell.action == 'pause':
             self.driver.run(PAUSE_SECONDS)
             init.resume()
-            if not self._until(lambda: not init.alive, 5) or init.reap()[0] != 0:
-                cell.words = '!a log that was paused while it was made was not made'
-            return True
-        self._until(lambda: not init.alive, 5)
+            if not self._until(lambda: not init.alive, 5) or init.code != 0:
+                cell.problems.append('a log that was paused while it was made was not made')
+            return None
+        self._await_end(cell, init)
+        if init.code != cell.row.code(cell.action):
+            cell.problems.append(f'init ended with {init.code} after {cell.action}')
         opened = Process('opened', node, [program, f'--wal_dir={place}', f'--host={node.address}',
                                           '--client_port=0', '--peer_port=0', '--admin_port=0',
                                           '--allow_plain_text'], log)
         opened.launch(watched=False)
         if not self._until(lambda: not opened.alive, 3):
             opened.kill()
-            cell.words = '!half a log was opened'
+            cell.problems.append('half a log was opened')
+        elif opened.code != 1:
+            cell.problems.append(f'half a log was not refused: it ended with {opened.code}')
         shutil.rmtree(place)
         init.launch(watched=False)
-        if not self._until(lambda: not init.alive, 10) or init.reap()[0] != 0:
-            cell.words = '!an emptied directory took no new log'
-        return True
+        if not self._until(lambda: not init.alive, 10) or init.code != 0:
+            cell.problems.append('an emptied directory took no new log')
+        return None
 
-    def _settle(self, cell):
-        """After healing: a commit succeeds, and nothing stays prepared.  Returns problems."""
-        self.recorder.fault('healed')
+    def _revive(self):
+        """Starts again what has ended; returns in words who ended by itself."""
         problems = []
-        processes = self.cluster.processes()
+        for process in self.cluster.processes():
+            while (death := process.reap()) is not None:
+                code, surprise = death
+                if surprise:
+                    problems.append(f'{process.name} ended by itself, with {code}: {process.log}')
+            if not process.alive:
+                process.launch()
+        return problems
 
-        def back():
-            for process in processes:
-                if process.reap() is not None and not process.alive:
-                    process.launch()
-            return all(p.ready for p in processes)
+    def _settle(self):
+        """All come back: that is healing.  Within the time from then on a commit succeeds at each
+        participant, and nothing stays prepared.  Returns problems."""
+        problems, names = [], self.cluster.names()
 
-        if not self._until(back, SETTLE_SECONDS):
-            away = [p.name for p in processes if not p.ready]
-            problems.append(f'{", ".join(away)} did not come back')
-        before, healed = len(self.driver.samples), self.recorder.now()
+        def away():
+            problems.extend(self._revive())
+            return [p.name for p in self.cluster.processes() if not p.ready]
 
-        def succeeded():
-            return any(s[2] == 'ok' and s[0] > healed for s in self.driver.samples[before:])
+        if not self._until(lambda: not away(), SETTLE_SECONDS):
+            problems.append(f'{", ".join(away())} did not come back')
+        self.recorder.fault('healed')
+        healed, end = self.recorder.now(), time.monotonic() + SETTLE_SECONDS
 
-        if not self._until(succeeded, SETTLE_SECONDS):
-            problems.append(f'no commit succeeded within {SETTLE_SECONDS} s')
+        def idle():
+            return [n for n in names if self.driver.served.get(n, 0) <= healed]
+
+        if not self._until(lambda: not idle(), SETTLE_SECONDS):
+            problems += [f'no commit succeeded at {name} within {SETTLE_SECONDS} s'
+                         for name in idle()]
         self.driver.drain()
         problems += self.driver.hung
-        end = time.monotonic() + SETTLE_SECONDS
-        while any(self.cluster.databases[p].prepared() for p in self.cluster.names()):
-            if time.monotonic() > end:
+        while any(self.cluster.databases[name].prepared() for name in names):
+            # What the last transactions prepared is younger, and has the time from then on.
+            if time.monotonic() > end and any(
+                    self.cluster.databases[name].prepared(SETTLE_SECONDS) for name in names):
                 problems.append(f'branches stay prepared after {SETTLE_SECONDS} s')
                 break
             time.sleep(0.1)
+        problems += self._revive()
         owed = self.cluster.owed(SETTLE_SECONDS)
         problems += [owed] if owed else []
         try:

@@ -2,14 +2,11 @@
 (harness/crash_table.py), and the failpoints of the source make it happen.  They must agree.
 """
 
-import pathlib
 import re
-import sys
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / 'jepsen'))
-from harness import crash_table  # pylint: disable=wrong-import-position
+from support import ROOT  # First: it sets the path.
+from harness import crash_table
 
 FOLDERS = {'coordinator': ('coordinator', 'recovery'), 'participant': ('participant',)}
 _USE = re.compile(r'^(?P<before>.*)TROTH_FAILPOINT\("(?P<name>[^"]+)"\)(?P<after>.*)$')
