@@ -22,7 +22,7 @@ class Fault:
     disks = ''                # Whose data needs a disk of its own: `c`, and `d` for all servers.
     needs_proxy = False
     needs_standby = False
-    may_end = {}              # Exit code -> names of processes that may end with it by themselves.
+    happened = True           # False: end() saw that it had no effect.
     problem = None            # What the fault itself found wrong, in words.
 
     def __init__(self, cluster, driver, random=randoms):
@@ -51,7 +51,7 @@ class Fault:
         raise NotImplementedError
 
     def begin(self):
-        """Injects it; returns a value for the history."""
+        """Injects it; returns a value for the history, None when nothing came of it."""
         raise NotImplementedError
 
     def end(self):
@@ -234,7 +234,8 @@ class Reset(NetworkFault):
 
     def begin(self):
         node = self.random.choice(self.nodes())
-        return {':target': node.name, ':connections': self.cluster.network.reset(node)}
+        broken = self.cluster.network.reset(node)
+        return {':target': node.name, ':connections': broken} if broken else None
 
 
 class Loss(NetworkFault):
@@ -284,10 +285,10 @@ class Delay(NetworkFault):
         return {':target': node.name, ':delay-ms': delay, ':jitter-ms': jitter}
 
     def end(self):
-        held = self.holder.alive
+        self.happened = self.holder.alive   # Else the packets were lost.
         super().end()
         self.holder.kill()
-        return {':held': held}
+        return {':held': self.happened}
 
 
 # --- PostgreSQL.

@@ -1,6 +1,6 @@
 """When which fault is injected: a thread that draws faults, lets up to `overlap` of them hold at
-once, and heals all in the end.  Every fault is kept with its times and with what the clients
-had in flight when it began.
+once, and heals all in the end.  Every fault that happened is kept with its times and with what
+the clients had in flight when it began.
 """
 
 import random
@@ -12,8 +12,9 @@ import traceback
 class Injection:
     """One fault, as it is reported."""
 
-    def __init__(self, fault, begin, in_flight, value):
+    def __init__(self, fault, tries, begin, in_flight, value):
         self.fault = fault
+        self.tries = tries        # in this round, before it
         self.begin = begin
         self.end = None
         self.in_flight = in_flight
@@ -94,8 +95,7 @@ class Nemesis:
         fault = type_(self._cluster, self._driver, self._random)
         busy = {name for _, i in self._active for name in i.fault.targets}
         if not fault.choose(busy):
-            if tries < 5:  # Its turn comes again in this round.
-                self._order.insert(0, (type_, tries + 1))
+            self._again(type_, tries)
             return
         in_flight = self._driver.in_flight
         self._recorder.fault(fault.name)
@@ -106,13 +106,17 @@ class Nemesis:
             value = {':failed': True}   # Half begun: it is to be ended.
         if value is None:
             self._recorder.fault(fault.name, ':nothing')
-            if tries < 5:
-                self._order.insert(0, (type_, tries + 1))
+            self._again(type_, tries)
             return
         at = self._recorder.fault(fault.name, value)
-        injection = Injection(fault, at, in_flight, value)
+        injection = Injection(fault, tries, at, in_flight, value)
         self.injections.append(injection)
         self._active.append((time.monotonic() + self._random.uniform(*fault.seconds), injection))
+
+    def _again(self, type_, tries):
+        """Its turn comes again in this round, so often."""
+        if tries < 5:
+            self._order.insert(0, (type_, tries + 1))
 
     def _end(self, injection):
         name = f'{injection.fault.name}-end'
@@ -122,3 +126,6 @@ class Nemesis:
         except Exception:  # pylint: disable=broad-except
             self.errors.append(traceback.format_exc())
         injection.end = self._recorder.fault(name, injection.end_value or injection.value)
+        if not injection.fault.happened:
+            self.injections.remove(injection)
+            self._again(type(injection.fault), injection.tries)

@@ -233,7 +233,7 @@ class Run:
         end = time.monotonic() + self.options.seconds
         wanted = {fault.name for fault in self.fault_types}
         while time.monotonic() < end and not nemesis.errors \
-                and wanted - {i.fault.name for i in nemesis.injections}:
+                and wanted - {i.fault.name for i in nemesis.injections if i.end is not None}:
             self.driver.run(0.5)
 
     def _heal(self, nemesis, supervisor):
