@@ -1,11 +1,12 @@
 """Faults of disks: power, space, errors, damage."""
 
+import hashlib
 import re
 import struct
 import subprocess
 import time
 
-from . import disk
+from . import disk, points
 from .faults import DatabaseFault, Fault
 from .private import kill_tree
 
@@ -185,11 +186,12 @@ def end_of_checkpoint(content):
 
 
 class LogDamage(CoordinatorDisk):
-    """While the coordinator is down a bit of its log flips: it must refuse to start, and starts
-    when the log is as it was."""
+    """While the coordinator is down a bit of its log flips: it must refuse to start, name the file,
+    change nothing, and start when the bit is as it was."""
 
     name = 'log-damage'
     seconds = (0.0, 0.5)
+    REFUSED = 1               # The exit code of a coordinator that does not take its log.
 
     def begin(self):
         self.process.kill()
@@ -199,8 +201,8 @@ class LogDamage(CoordinatorDisk):
             return None
         file, place, bit = flipped
         self._flip(file, place, bit)
-        words = self._try_to_start()
-        self._flip(file, place, bit)   # A start that is refused has changed nothing.
+        words = self._try_to_start(file)
+        self._flip(file, place, bit)
         return {':target': 'c', ':where': f'{file.name}:{place}', ':words': words[:300]}
 
     @staticmethod
@@ -230,8 +232,9 @@ class LogDamage(CoordinatorDisk):
                 return file, places[0], self.random.randrange(8)
         return None
 
-    def _try_to_start(self):
+    def _try_to_start(self, damaged):
         """The words of its refusal."""
+        before, since = self._content(damaged.parent), points.mark(self.process)
         self.process.launch(watched=False)
         if self.process.wait_ready(10):
             self.problem = 'it started on a damaged log'
@@ -239,7 +242,21 @@ class LogDamage(CoordinatorDisk):
         elif not self.process.wait_death(1):
             self.problem = 'it neither started on a damaged log nor refused to'
             self.process.kill()
-        return self.process.last_words(1)
+        words = points.told(self.process, since).decode(errors='replace').rstrip()
+        changed = {name for name, _ in before ^ self._content(damaged.parent)}
+        if self.problem is None and self.process.code != self.REFUSED:
+            self.problem = f'of a damaged log it ended with {self.process.code}: {words[-300:]}'
+        elif self.problem is None and damaged.name not in words:
+            self.problem = f'it does not name {damaged.name}, which is damaged: {words[-300:]}'
+        elif self.problem is None and changed:
+            self.problem = f'it refused a damaged log, and changed {", ".join(sorted(changed))}'
+        return words.rpartition('\n')[2]
+
+    @staticmethod
+    def _content(wal):
+        """Of every file of the log: (name, a digest of its bytes).  LOCK has its owner's pid."""
+        return {(file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+                for file in wal.iterdir() if file.name != 'LOCK'}
 
     def end(self):
         return {':target': 'c', ':ready': self.start_again()}

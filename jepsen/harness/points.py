@@ -25,15 +25,20 @@ def disarm(cluster, process, name):
 
 
 def mark(process):
-    """A place in the process's log, for `hits`."""
+    """A place in the process's log, for `hit` and `told`."""
     return os.path.getsize(process.log)
 
 
 def hit(process, name, since):
     """True when `name` has taken effect since the mark."""
+    return f'failpoint {name}: '.encode() in told(process, since)
+
+
+def told(process, since):
+    """What it has written into its log since the mark."""
     with open(process.log, 'rb') as log:
         log.seek(since)
-        return f'failpoint {name}: '.encode() in log.read()
+        return log.read()
 
 
 def _send(base, process, command, seconds=3):

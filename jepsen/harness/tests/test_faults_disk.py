@@ -1,15 +1,14 @@
-"""Damage must hit what is part of the log: behind the last batch of a checkpoint lie bytes of an
-earlier one, and nobody reads them.
+"""Damage must hit what is part of the log (behind the last batch of a checkpoint lie bytes of an
+earlier one, and nobody reads them), and it is a refusal that must follow.
 """
 
-import pathlib
+import random
 import struct
-import sys
 import unittest
+from unittest import mock
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / 'jepsen'))
-from harness import faults_disk  # pylint: disable=wrong-import-position
+from support import Place  # First: it sets the path.
+from harness import faults_disk
 
 BLOCK = faults_disk.BLOCK
 
@@ -35,6 +34,51 @@ class EndOfCheckpoint(unittest.TestCase):
 
     def test_bytes_that_are_no_batch_end_it(self):
         self.assertEqual(faults_disk.end_of_checkpoint(b'H' * BLOCK + b'x' * BLOCK), BLOCK)
+
+
+class LogDamageTest(unittest.TestCase):
+    """A coordinator of shell meets a damaged log."""
+
+    REFUSAL = "echo 'wal/segment-7, offset 4096: damaged' >&2; exit 1"
+
+    def setUp(self):
+        self.place = Place(self)
+        self.wal = self.place.path / 'wal'
+        self.wal.mkdir()
+        (self.wal / 'segment-7').write_bytes(b'x' * 5 * BLOCK)
+
+    def problem(self, script):
+        """Of a coordinator that does this when its log is damaged."""
+        cluster = mock.Mock(wal=self.wal, coordinator=self.place.program('c', script))
+        fault = faults_disk.LogDamage(cluster, None, random.Random(1))
+        self.assertIn('segment-7:', fault.begin()[':where'])
+        self.assertEqual((self.wal / 'segment-7').read_bytes(), b'x' * 5 * BLOCK)
+        return fault.problem
+
+    def test_a_refusal(self):
+        self.assertIsNone(self.problem(f'echo $$ >{self.wal}/LOCK; {self.REFUSAL}'))
+
+    def test_a_crash_is_none(self):
+        self.assertIn('ended with -11', self.problem(
+            self.REFUSAL.replace('exit 1', 'kill -SEGV $$')))
+        self.assertIn('ended with 3', self.problem(self.REFUSAL.replace('exit 1', 'exit 3')))
+
+    def test_it_names_the_file(self):
+        self.assertIn('does not name segment-7', self.problem(self.REFUSAL.replace('-7', '-8')))
+
+    def test_it_changes_nothing(self):
+        for change in ('echo y >>', 'touch '):
+            name = 'segment-7' if change.startswith('echo') else 'segment-8'
+            with self.subTest(change=change):
+                self.wal.joinpath('segment-7').write_bytes(b'x' * 5 * BLOCK)
+                cluster = mock.Mock(wal=self.wal, coordinator=self.place.program(
+                    'c', f'{change}{self.wal}/{name}; {self.REFUSAL}'))
+                fault = faults_disk.LogDamage(cluster, None, random.Random(1))
+                fault.begin()
+                self.assertIn(f'changed {name}', fault.problem)
+
+    def test_it_does_not_start(self):
+        self.assertIn('it started', self.problem('$ready; exec sleep 60'))
 
 
 if __name__ == '__main__':
