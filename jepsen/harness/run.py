@@ -252,6 +252,8 @@ class Run:
         self.driver.run(WITHIN + 0.5)
         if late := self.driver.stalled(self.healed_at):
             self.driver.run(late)
+        # Before the last reads, which give what stays behind more time: what is as old as this.
+        self._note_prepared((self.recorder.now() - self.healed_at) / _SECOND)
         self.driver.drain()
         for workload in self.workloads:
             lost = self.driver.run_all(workload, workload.final_operations())
@@ -263,15 +265,20 @@ class Run:
         within = WITHIN + self.driver.stalled(self.healed_at)
         while self.recorder.now() < self.healed_at + (within + 0.1) * _SECOND:
             time.sleep(0.05)
-        for participant in self.cluster.names():
-            self.driver.note('orphans', 'prepared', {
-                ':participant': participant, ':gids': self.cluster.databases[participant].prepared()})
+        self._note_prepared()
         owed = self.cluster.owed()
         if owed:
             self.problems.append(owed)
         for workload in self.workloads:
             workload.final(self.driver)
         self._export_the_log()
+
+    def _note_prepared(self, seconds=0):
+        """What stands prepared, so long at least, for the history of orphans."""
+        for participant in self.cluster.names():
+            self.driver.note('orphans', 'prepared', {
+                ':participant': participant,
+                ':gids': self.cluster.databases[participant].prepared(seconds)})
 
     def _export_the_log(self):
         end = time.monotonic() + 10
