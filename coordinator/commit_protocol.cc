@@ -278,8 +278,7 @@ bool CommitProtocol::TakeVote(Transactions::iterator tx, Branch* branch, const B
   }
   if (!log_room_) {
     TROTH_MARK("all-voted-and-no-room");
-    BecomeAborted(tx, Refusal{Reason::kNotServing, true,
-                              "the coordinator's log has no room (disk full)", "", ""});
+    BecomeAborted(tx, Refusal{Reason::kNotServing, true, kNoRoom, "", ""});
     return false;
   }
   if (!registry_.Suspicion().empty()) {

@@ -446,7 +446,7 @@ void CommitProtocol::On(const DrainAsked& e) {
 // Room is kept for ends of what was decided; orders of an operator wait for more.
 bool CommitProtocol::RefuseWithoutRoom(ReplyToken token) {
   if (log_room_) return false;
-  Refuse(token, Reason::kNotServing, "the coordinator's log has no room (disk full)", true);
+  Refuse(token, Reason::kNotServing, kNoRoom, true);
   return true;
 }
 

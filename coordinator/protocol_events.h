@@ -51,6 +51,9 @@ struct Refusal {
   std::string participant;  // who refused, if a participant did
   std::string sqlstate;
 };
+// What a refusal for want of room in the log says.
+inline constexpr char kNoRoom[] =
+    "the coordinator's log has no room (disk full, or its next segment is not made yet)";
 
 enum class Ballot : std::uint8_t { kPrepared = 1, kReadOnly = 2, kRefused = 3, kWorking = 4 };
 

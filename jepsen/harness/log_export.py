@@ -75,7 +75,7 @@ def rolled_back(cluster, participant, records):
     return {(ids[xid], xid) for xid, end in ends if end == 'aborted'}
 
 
-def note(driver, history, cluster, told, records=()):
+def note(driver, history, cluster, told, records):
     """Writes the history that the log audit judges: every branch that is seen committed, every
     branch of `records` that was rolled back, and every id in `told`, of which a client heard that
     it was committed."""

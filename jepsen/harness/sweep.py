@@ -353,7 +353,7 @@ class Sweep:
             wrong = self.log.read()   # It was compacted meanwhile.
         problems += [f'the log can\'t be read: {wrong}'] if wrong else []
         problems += [f'settled against the decision: {text}' for text in self.log.by_hand]
-        log_export.note(self.driver, 'log', self.cluster, self.driver.told)
+        log_export.note(self.driver, 'log', self.cluster, self.driver.told, self.log.held)
         try:
             for name in self.cluster.names():
                 self.cluster.databases[name].query('TRUNCATE marker, row_order', seconds=5)
