@@ -17,12 +17,12 @@ void Doorkeeper::Came(int fd) {
 
 bool Doorkeeper::Proved(int fd, const std::string& name) {
   MutexLock lock(&mutex_);
-  unproven_.remove(fd);
   std::size_t& count = of_name_[name];
   if (count >= max_per_name_) {
     ++too_many_;
     return false;
   }
+  unproven_.remove(fd);
   ++count;
   proven_[fd] = name;
   return true;

@@ -21,7 +21,8 @@ class Doorkeeper {
 
   // Breaks a connection off by shutting its descriptor down; whoever reads it finds its end.
   void Came(int fd) TROTH_EXCLUDES(mutex_);
-  // The handshake is done. False: too many of that name are here; the caller closes it.
+  // The handshake is done. False: too many of that name are here; the caller closes it, and until
+  // it leaves it is one of those without a certificate.
   bool Proved(int fd, const std::string& name) TROTH_EXCLUDES(mutex_);
   // Before the descriptor is closed. Once for each that came.
   void Leaves(int fd) TROTH_EXCLUDES(mutex_);

@@ -65,6 +65,13 @@ class ServerSocket : public TServerSocket {
                    ? nullptr
                    : std::make_shared<Doorkeeper>(Unproven(options), PerName(options))) {}
   const std::shared_ptr<Doorkeeper>& doors() const { return doors_; }
+  // Connections at once. With TLS the unproven have theirs besides, and there is one more: the next
+  // must be accepted for the oldest of them to be broken off.
+  static int Places(const ListenerOptions& options) {
+    if (options.security == nullptr || options.security->tls() == nullptr)
+      return options.max_connections;
+    return options.max_connections + static_cast<int>(Unproven(options)) + 1;
+  }
 
  protected:
   std::shared_ptr<TSocket> createSocket(THRIFT_SOCKET client) override {
@@ -206,7 +213,7 @@ Listener::Listener(ListenerOptions options, std::shared_ptr<apache::thrift::TPro
   rep_->server = std::make_unique<TThreadedServer>(
       std::move(processor), rep_->socket, std::make_shared<SmallFrames>(), BoundedProtocols(),
       std::make_shared<ReadyThreads>());
-  rep_->server->setConcurrentClientLimit(rep_->options.max_connections);
+  rep_->server->setConcurrentClientLimit(ServerSocket::Places(rep_->options));
   rep_->server->setServerEventHandler(rep_->started);
 }
 

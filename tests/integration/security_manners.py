@@ -14,6 +14,8 @@ from troth.wire.values import ttypes as values
 from troth_bank import BankBranch
 from troth_bank.ttypes import Leg
 
+HALF_HELLO = bytes.fromhex("1603010200010001fc0303")  # of a handshake of TLS
+
 
 def oversized_frame(world):
     for length in (0x7fffffff, (1 << 20) + 1, 0xffffffff):
@@ -50,12 +52,11 @@ def slow_ones(world):
     """Half a handshake, a handshake byte by byte, half a frame, a frame byte by byte: at once, at
     the coordinator's and a participant's doors."""
     from_ = time.monotonic()
-    hello = bytes.fromhex("1603010200010001fc0303")
     places = [world.ports()[name] for name in ("Coordinator", "CoordinatorPeer", "ParticipantPeer")]
     waiting = {}
     for port in places:
         half = socket.create_connection(("127.0.0.1", port))
-        half.sendall(hello)
+        half.sendall(HALF_HELLO)
         waiting[half] = ("half a handshake", False)
         drip = socket.create_connection(("127.0.0.1", port))
         waiting[drip] = ("a handshake byte by byte", True)
@@ -75,7 +76,7 @@ def slow_ones(world):
             try:
                 if drips:
                     tls = isinstance(sock, ssl.SSLSocket)
-                    sock.send(b"\x82" if tls else (hello + b"\x00" * 999)[sent:sent + 1])
+                    sock.send(b"\x82" if tls else (HALF_HELLO + b"\x00" * 999)[sent:sent + 1])
                 if sock.recv(1) == b"":
                     raise ConnectionError
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
@@ -108,7 +109,8 @@ def flood_of_strangers(world):
 
 
 def hoard(world):
-    """All connections that a listener of a participant has, with one good certificate."""
+    """All connections that a listener of a participant has, with one good certificate; and half
+    handshakes for those that it may not have so."""
     port = world.ports()["BankBranch"]
     hoarded = []
     refused = 0
@@ -126,6 +128,10 @@ def hoard(world):
                     pass
                 except OSError:
                     refused += 1
+        for _ in range(400):
+            half = socket.create_connection(("127.0.0.1", port), timeout=20)
+            hoarded.append(half)
+            half.sendall(HALF_HELLO)
         harm = world.harm()
         if harm or not refused:
             raise Succeeded(f"{len(hoarded)} connections of one certificate: {harm}")
@@ -214,6 +220,6 @@ def attacks():
     yield "a list of 258,692,781 elements in five bytes", huge_list
     yield "half and slow handshakes and frames", slow_ones
     yield "1,500 connections that never shake hands", flood_of_strangers
-    yield "all connections of a listener with one certificate", hoard
+    yield "all connections of a listener with one certificate, and half handshakes for the rest", hoard
     yield "an old commit once more", replayed_commit
     yield "a recorded connection once more", replayed_bytes

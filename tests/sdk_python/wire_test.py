@@ -87,6 +87,17 @@ class Doors(unittest.TestCase):
                 pass  # its end is on its way
         self.fail("the place of a connection that ended was not given again")
 
+    def test_one_caller_leaves_a_place(self):
+        """Once a certificate's share and those without one were all the places there are."""
+        for _ in range(9):
+            self.ask()
+        self.tls = TlsContext(self.files("admin"))
+        for _ in range(3):
+            self.ask()
+        for _ in range(16):
+            self.addCleanup(socket.create_connection(("127.0.0.1", self.listener.port)).close)
+        self.ask()
+
     def test_a_common_name_is_no_host(self):
         """A certificate without alternative names, of somebody who is called `localhost`."""
         at = self.made.name

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <vector>
 
 #include <glog/logging.h>
 #include <gmock/gmock.h>
@@ -142,6 +143,10 @@ TEST(DoorkeeperTest, BreaksTheOldestUnprovenOff) {
   doors.Leaves(b[0]);
   EXPECT_TRUE(doors.Proved(b[1], "teller"));
   EXPECT_EQ(doors.counts().broken_off, 1u);
+  doors.Came(a[1]);
+  EXPECT_FALSE(BrokenOff(c[0]));
+  doors.Came(c[1]);  // the refused one has not left: it takes no place besides the bounds
+  EXPECT_TRUE(BrokenOff(c[0]));
   for (const int* pair : {a, b, c}) close(pair[0]), close(pair[1]);
 }
 
@@ -494,6 +499,27 @@ TEST_F(TlsTest, OneCertificateHasItsShare) {
     if (said == "teller") break;
   }
   EXPECT_EQ(said, "teller");
+}
+
+// Found in review: one certificate's share and those without a certificate were all the places that
+// there are, so nobody was accepted any more, and nobody broken off.
+TEST_F(TlsTest, OneCallerLeavesAPlace) {
+  ListenerOptions options;
+  options.max_connections = 32;   // as a participant has for coordinators
+  options.handshake_ms = 60'000;  // none of the half ones ends by itself
+  Listen(options);
+  std::vector<Caller> callers;
+  for (int i = 0; i < 24 + 8; ++i) {
+    callers.push_back(Connect(Files(i < 24 ? "admin" : "teller")));
+    ASSERT_THAT(Hello(&callers.back()), i < 24 ? StartsWith("refused") : StartsWith("teller")) << i;
+  }
+  std::vector<int> half;
+  for (int i = 0; i < 64; ++i) {
+    half.push_back(Dial());
+    ASSERT_EQ(send(half.back(), "\x16\x03\x01\x02", 4, MSG_NOSIGNAL), 4);  // of a handshake
+  }
+  EXPECT_EQ(Hello(Files("teller")), "teller");
+  for (const int fd : half) close(fd);
 }
 
 TEST_F(TlsTest, ReadsWithoutWaiting) {

@@ -250,8 +250,8 @@ class Doors:
 class Listener:
     """One Thrift service on one port, a thread per connection. Beyond `max_connections` it
     stops accepting; a connection silent for `idle_ms` is closed, and so is one whose handshake or
-    frame takes too long. TLS, if `security` has it: then a quarter of the connections may be
-    without a certificate yet, and three quarters of one."""
+    frame takes too long. TLS, if `security` has it: then three quarters of the connections may be
+    of one certificate, and a quarter (8 at least) more without one yet."""
 
     def __init__(self, what: str, host: str, port: int, processor: Any, *,
                  max_connections: int = 256, idle_ms: int = 300_000,
@@ -264,8 +264,12 @@ class Listener:
         self._processor = processor
         self._idle_s = idle_ms / 1000
         self._tls = None if security is None else security.tls
-        self._doors = None if self._tls is None else Doors(max(8, max_connections // 4),
-                                                           max(1, max_connections // 4 * 3))
+        self._doors = None
+        if self._tls is not None:
+            unproven = max(8, max_connections // 4)
+            self._doors = Doors(unproven, max(1, max_connections // 4 * 3))
+            # One more: the next must be accepted for the oldest of them to be broken off.
+            max_connections += unproven + 1
         self._places = threading.Semaphore(max_connections)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
