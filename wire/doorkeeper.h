@@ -3,6 +3,7 @@
 // docs/operations.md, "Security".
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <map>
 #include <string>
@@ -27,6 +28,10 @@ class Doorkeeper {
   // Before the descriptor is closed. Once for each that came.
   void Leaves(int fd) TROTH_EXCLUDES(mutex_);
 
+  // No further call is read, on any connection. Cheap to ask, for each of them.
+  void Close() { closed_.store(true, std::memory_order_relaxed); }
+  bool closed() const { return closed_.load(std::memory_order_relaxed); }
+
   struct Counts {
     std::size_t unproven = 0;
     std::size_t proven = 0;
@@ -38,6 +43,7 @@ class Doorkeeper {
  private:
   const std::size_t max_unproven_;
   const std::size_t max_per_name_;
+  std::atomic<bool> closed_{false};
   mutable Mutex mutex_;
   std::list<int> unproven_ TROTH_GUARDED_BY(mutex_);  // oldest first
   std::map<int, std::string> proven_ TROTH_GUARDED_BY(mutex_);

@@ -72,6 +72,12 @@ class ServerSocket : public TServerSocket {
       return options.max_connections;
     return options.max_connections + static_cast<int>(Unproven(options)) + 1;
   }
+  // A caller that never lets its connection run dry is told too: the descriptor that Thrift's own
+  // sockets look at is polled only when there is nothing to read.
+  void interruptChildren() override {
+    if (doors_ != nullptr) doors_->Close();
+    TServerSocket::interruptChildren();
+  }
 
  protected:
   std::shared_ptr<TSocket> createSocket(THRIFT_SOCKET client) override {

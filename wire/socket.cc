@@ -210,6 +210,9 @@ void WireSocket::HoldToFrame() {
 
 std::uint32_t WireSocket::read(std::uint8_t* buffer, std::uint32_t size) {
   if (called_) {
+    if (doors_ != nullptr && doors_->closed()) {
+      throw TTransportException(TTransportException::INTERRUPTED, "the listener stops");
+    }
     if (tls_ != nullptr && ssl_ == nullptr) ShakeHands();
     if (frame_reads_ > 0) {
       HoldToFrame();

@@ -7,11 +7,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include <glog/logging.h>
@@ -194,13 +197,14 @@ class TlsTest : public testing::Test {
     std::filesystem::rename(path + ".new", path);
   }
 
-  void Listen(ListenerOptions options = {}) {
+  void Listen(ListenerOptions options = {},
+              const std::shared_ptr<Handler>& handler = std::make_shared<Handler>()) {
     listener_.reset();  // it uses what is replaced
     security_ = std::make_unique<Security>(SecurityOptions{Files("east"), Path("roles"), false});
     ASSERT_TRUE(security_->CheckServer().ok()) << security_->CheckServer().message();
     options.what = "applications";
     options.security = security_.get();
-    auto processor = std::make_shared<wire::ParticipantProcessor>(std::make_shared<Handler>());
+    auto processor = std::make_shared<wire::ParticipantProcessor>(handler);
     listener_ = std::make_unique<Listener>(
         options, GuardApplication(security_.get(), "east", std::move(processor)));
     ASSERT_TRUE(listener_->Start().ok());
@@ -261,14 +265,16 @@ class TlsTest : public testing::Test {
       return std::chrono::duration_cast<milliseconds>(steady_clock::now() - from).count();
     }
   }
+  // -1: nobody listens.
   int Dial() {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(listener_->port()));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    return fd;
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return fd;
+    close(fd);
+    return -1;
   }
 
   static inline std::string made_;
@@ -520,6 +526,36 @@ TEST_F(TlsTest, OneCallerLeavesAPlace) {
   }
   EXPECT_EQ(Hello(Files("teller")), "teller");
   for (const int fd : half) close(fd);
+}
+
+// Found in review: the listener looked whether it is to stop only when a caller had nothing more to
+// say, and waited as long as one went on.
+TEST_F(TlsTest, StopsUnderACallerThatGoesOn) {
+  struct Held : Handler {
+    void hello(wire::ParticipantHello& reply, std::int32_t version) override {
+      if (++calls == 1) {
+        called.set_value();
+        go_on.get_future().wait();
+      }
+      Handler::hello(reply, version);
+    }
+    std::promise<void> called, go_on;
+    std::atomic<int> calls{0};
+  };
+  const auto held = std::make_shared<Held>();
+  Listen({}, held);
+  Caller caller = Connect(Files("teller"));
+  for (int i = 0; i < 100; ++i) caller.client->send_hello(1);
+  held->called.get_future().wait();
+  std::thread stop([this] { listener_->Stop(); });
+  for (int fd = Dial(); fd >= 0; fd = Dial()) close(fd);  // until it is told to stop
+  held->go_on.set_value();
+  stop.join();
+  EXPECT_EQ(held->calls, 1);
+  wire::ParticipantHello reply;
+  caller.client->recv_hello(reply);  // the call under way was let end
+  EXPECT_EQ(reply.participant, "teller");
+  EXPECT_THROW(caller.client->recv_hello(reply), TTransportException);
 }
 
 TEST_F(TlsTest, ReadsWithoutWaiting) {
