@@ -114,7 +114,9 @@ std::vector<wire::Finding> DiagnoseCoordinator(const DiagnosisOptions& options,
   LookAtDisk(options, &findings);
   LookAtFlags(options, &findings);
   LookAtClock(&findings);
-  if (auto found = LookAtCertificate(options.security)) findings.list.push_back(*std::move(found));
+  for (wire::Finding& found : LookAtSecurity(options.security)) {
+    findings.list.push_back(std::move(found));
+  }
   return findings.list;
 }
 

@@ -365,7 +365,7 @@ std::vector<std::string> ParticipantProcess::Coordinators() const {
 
 std::vector<wire::Finding> ParticipantProcess::Diagnose() {
   std::vector<wire::Finding> findings = DiagnoseDatabase(options_, kLookTime);
-  if (auto found = LookAtCertificate(&security_)) findings.push_back(*std::move(found));
+  for (wire::Finding& found : LookAtSecurity(&security_)) findings.push_back(std::move(found));
   return findings;
 }
 

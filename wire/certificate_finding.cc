@@ -2,6 +2,7 @@
 #include "wire/certificate_finding.h"
 
 #include <string>
+#include <utility>
 
 namespace troth {
 namespace {
@@ -35,9 +36,15 @@ wire::Finding FindingOfCertificate(const Result<std::int64_t>& left) {
   return finding;
 }
 
-std::optional<wire::Finding> LookAtCertificate(Security* security) {
-  if (security == nullptr || security->tls() == nullptr) return std::nullopt;
-  return FindingOfCertificate(security->tls()->SecondsLeft());
+std::vector<wire::Finding> LookAtSecurity(Security* security) {
+  if (security == nullptr || security->tls() == nullptr) return {};
+  const Status read = security->CheckRoles();
+  wire::Finding roles;
+  roles.about = "roles";
+  roles.verdict = read.ok() ? "good" : "wrong";
+  roles.what = read.ok() ? "the file is read" : read.message();
+  if (!read.ok()) roles.advice = "mend the file; what was read before holds on";
+  return {FindingOfCertificate(security->tls()->SecondsLeft()), std::move(roles)};
 }
 
 }  // namespace troth

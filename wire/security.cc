@@ -117,7 +117,7 @@ Status Security::CheckServer() {
     return Status(Code::kInvalid, "TLS needs --tls_roles, the file that says who may do what");
   }
   look_again_ms_ = NowMs() + kLookEveryMs;
-  return ReadRoles();
+  return CheckRoles();
 }
 
 Status Security::MayListenPlain(const std::string& host, const std::string& what) const {
@@ -135,10 +135,10 @@ Status Security::MayListen(const std::string& host, const std::string& what) con
                     "--tls_roles, or --allow_plain_text on a network that is yours alone");
 }
 
-Status Security::ReadRoles() {
+Status Security::CheckRoles() {
   const FileStamp stamp = FileStamp::Of(options_.roles);
   MutexLock lock(&mutex_);
-  if (roles_ != nullptr && stamp == roles_stamp_) return OkStatus();
+  if (roles_ != nullptr && stamp == roles_stamp_) return roles_last_;
   std::ifstream file(options_.roles, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
@@ -151,12 +151,12 @@ Status Security::ReadRoles() {
   if (read.ok()) {
     if (!first) LOG(INFO) << "read " << options_.roles << " anew";
     roles_ = std::make_shared<const Roles>(*std::move(read));
-    return OkStatus();
+    return roles_last_ = OkStatus();
   }
-  const Status wrong(Code::kInvalid,
-                     "--tls_roles '" + options_.roles + "': " + read.status().message());
-  if (!first) LOG(ERROR) << wrong.message() << "; what was read before holds on";
-  return wrong;
+  roles_last_ =
+      Status(Code::kInvalid, "--tls_roles '" + options_.roles + "': " + read.status().message());
+  if (!first) LOG(ERROR) << roles_last_.message() << "; what was read before holds on";
+  return roles_last_;
 }
 
 std::optional<std::string> Security::WhyNot(const std::string& name, Role role,
@@ -166,7 +166,7 @@ std::optional<std::string> Security::WhyNot(const std::string& name, Role role,
   std::int64_t due_ms = look_again_ms_.load(std::memory_order_relaxed);
   if (now_ms >= due_ms && look_again_ms_.compare_exchange_strong(due_ms, now_ms + kLookEveryMs)) {
     // Said in the log; what was read before holds on.
-    [[maybe_unused]] const Status read = ReadRoles();
+    [[maybe_unused]] const Status read = CheckRoles();
   }
   std::shared_ptr<const Roles> roles;
   {

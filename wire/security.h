@@ -55,6 +55,8 @@ class Security {
   // what to do. Otherwise wrong files are told by the connection that is not made.
   Status CheckCaller();
   Status CheckServer();
+  // What is wrong with the file of roles as it is now, also when what was read before holds on.
+  Status CheckRoles() TROTH_EXCLUDES(mutex_);
   // kForbidden unless listening there is safe: with TLS, on loopback, or where plain text was
   // allowed. `what`, for the message: who is listened for.
   Status MayListen(const std::string& host, const std::string& what) const;
@@ -71,13 +73,12 @@ class Security {
                                     const std::string& object = "");
 
  private:
-  Status ReadRoles() TROTH_EXCLUDES(mutex_);
-
   const SecurityOptions options_;
   std::unique_ptr<TlsContext> tls_;
   std::atomic<std::int64_t> look_again_ms_{0};
   Mutex mutex_;
   FileStamp roles_stamp_ TROTH_GUARDED_BY(mutex_);
+  Status roles_last_ TROTH_GUARDED_BY(mutex_);
   std::shared_ptr<const Roles> roles_ TROTH_GUARDED_BY(mutex_);
 };
 

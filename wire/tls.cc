@@ -56,7 +56,7 @@ bool IsAddress(const std::string& host) {
 FileStamp FileStamp::Of(const std::string& path) {
   struct stat info;
   if (path.empty() || stat(path.c_str(), &info) != 0) return {};
-  return {info.st_ino, info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec, info.st_size};
+  return {info.st_ino, info.st_ctim.tv_sec * 1'000'000'000 + info.st_ctim.tv_nsec, info.st_size};
 }
 
 TlsContext::TlsContext(TlsFiles files) : files_(std::move(files)) {}
@@ -152,6 +152,7 @@ Result<ssl_st*> TlsContext::Connection(const std::string& host) {
 Result<std::int64_t> TlsContext::SecondsLeft() {
   TROTH_RETURN_IF_ERROR(Load());
   MutexLock lock(&mutex_);
+  TROTH_RETURN_IF_ERROR(last_);
   const X509* const certificate = SSL_CTX_get0_certificate(context_);
   int days = 0, seconds = 0;
   if (certificate == nullptr ||

@@ -18,7 +18,7 @@ namespace troth {
 // Tells a file from what it was before: replaced, rewritten, gone.
 struct FileStamp {
   std::uint64_t inode = 0;
-  std::int64_t changed_ns = -1;  // -1: there is none
+  std::int64_t changed_ns = -1;  // its mode too; -1: there is none
   std::int64_t size = 0;
   bool operator==(const FileStamp&) const = default;
   static FileStamp Of(const std::string& path);
@@ -44,7 +44,8 @@ class TlsContext {
   // certificate; empty: we are called.
   Result<ssl_st*> Connection(const std::string& host) TROTH_EXCLUDES(mutex_);
 
-  // Seconds until our own certificate ends, of what Load finds; negative: it has.
+  // Seconds until our own certificate ends, of what Load finds; negative: it has. kInvalid also
+  // when the files as they are now are of no use, and what was read before serves on.
   Result<std::int64_t> SecondsLeft() TROTH_EXCLUDES(mutex_);
 
  private:

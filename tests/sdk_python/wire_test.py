@@ -98,6 +98,24 @@ class Doors(unittest.TestCase):
             self.addCleanup(socket.create_connection(("127.0.0.1", self.listener.port)).close)
         self.ask()
 
+    def test_a_key_whose_mode_was_mended_is_read(self):
+        at = self.made.name
+        for part in ("pem", "key"):
+            os.link(f"{at}/admin.{part}", f"{at}/renewed.{part}")
+        context = TlsContext(self.files("renewed"))
+        before = context.load()
+        fresh = f"{at}/fresh.key"
+        with open(f"{at}/admin.key", encoding="utf-8") as key, \
+                open(fresh, "w", encoding="utf-8") as copy:
+            copy.write(key.read())
+        os.chmod(fresh, 0o644)
+        os.rename(fresh, f"{at}/renewed.key")
+        with self.assertLogs("troth", "ERROR") as said:
+            self.assertIs(context.load(), before)
+        self.assertIn("chmod 600", said.output[0])
+        os.chmod(f"{at}/renewed.key", 0o600)
+        self.assertIsNot(context.load(), before)
+
     def test_a_common_name_is_no_host(self):
         """A certificate without alternative names, of somebody who is called `localhost`."""
         at = self.made.name

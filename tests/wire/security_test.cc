@@ -39,6 +39,7 @@ using apache::thrift::transport::TTransport;
 using apache::thrift::transport::TTransportException;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -457,14 +458,48 @@ TEST(CertificateFindingTest, SaysForHowLongItIsGood) {
 TEST_F(TlsTest, LooksAtTheCertificateInUse) {
   const auto verdict = [this](const std::string& under) {
     Security security({Files("east", under), Path("roles"), false});
-    return LookAtCertificate(&security)->verdict;
+    return LookAtSecurity(&security)[0].verdict;
   };
   EXPECT_EQ(verdict(""), "good");
   MakeCertificates("--days 3", "/soon");
   EXPECT_EQ(verdict("/soon"), "warning");
   EXPECT_EQ(verdict("/none"), "wrong");
   Security plain{{}};
-  EXPECT_FALSE(LookAtCertificate(&plain).has_value());
+  EXPECT_TRUE(LookAtSecurity(&plain).empty());
+}
+
+// Found in review: a renewal that was refused, and a file of roles that cannot be read, were called
+// good as long as what was read before served on; and chmod, as advised, was not noticed.
+TEST_F(TlsTest, SaysThatNewFilesAreOfNoUse) {
+  Security security({Files("east"), Path("roles"), false});
+  ASSERT_TRUE(security.CheckServer().ok());
+  const auto look = [&] {
+    std::string all;
+    for (const wire::Finding& one : LookAtSecurity(&security)) {
+      all += one.about + " " + one.verdict + ": " + one.what + "; " + one.advice + "\n";
+    }
+    return all;
+  };
+  const auto good = AllOf(StartsWith("certificate good: it ends in "), HasSubstr("\nroles good: "));
+  EXPECT_THAT(look(), good);
+  const std::string key = Path("east.key");
+  std::filesystem::copy(key, key + ".new");
+  std::filesystem::permissions(key + ".new", std::filesystem::perms(0644));
+  std::filesystem::rename(key + ".new", key);
+  for (int again = 0; again < 2; ++again) {
+    EXPECT_THAT(look(),
+                StartsWith("certificate wrong: TLS: --tls_key '" + key +
+                           "': others may read it; run: chmod 600 " + key + "; mend the file"));
+  }
+  std::filesystem::permissions(key, std::filesystem::perms(0600));
+  EXPECT_THAT(look(), good);
+  Write(Path("roles"), "teller king\n");
+  for (int again = 0; again < 2; ++again) {
+    EXPECT_THAT(look(), HasSubstr("\nroles wrong: --tls_roles '" + Path("roles") +
+                                  "': line 1: 'king' is none of"));
+  }
+  Write(Path("roles"), "teller client *\n");
+  EXPECT_THAT(look(), good);
 }
 
 TEST_F(TlsTest, WhoSaysNothingIsNotWaitedFor) {

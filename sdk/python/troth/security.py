@@ -46,7 +46,7 @@ class SecurityError(ValueError):
 def _stamp(path: str) -> tuple[int, int, int] | None:
     try:
         info = os.stat(path)
-        return info.st_ino, info.st_mtime_ns, info.st_size
+        return info.st_ino, info.st_ctime_ns, info.st_size  # ctime: its mode counts too
     except OSError:
         return None
 
