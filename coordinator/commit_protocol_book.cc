@@ -374,11 +374,11 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
     return;
   }
   const ParticipantRecord& texts = e.participant;
-  if (std::max({texts.database_address.size(), texts.certificate.size(), texts.peer_host.size(),
-                e.instance.size()}) > kMaxEnrolmentText) {
+  if (std::max({texts.database_address.size(), texts.peer_host.size(), e.instance.size()}) >
+      kMaxEnrolmentText) {
     Refuse(e.token, Reason::kInvalid,
-           "a host, an address, a certificate's name and an instance have at most " +
-               std::to_string(kMaxEnrolmentText) + " bytes");
+           "a host, an address and an instance have at most " + std::to_string(kMaxEnrolmentText) +
+               " bytes");
     return;
   }
   if (const auto* known = registry_.Find(e.participant.name); known != nullptr && known->leaving) {
@@ -391,10 +391,13 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
   const bool beside = binding == Registry::Binding::kMoved && serving_ &&
                       registry_.Find(e.participant.name)->durable &&
                       registry_.Find(e.participant.name)->up;
-  if (beside) binding = Registry::Binding::kSame;
+  // Its machine can be recorded when there is room again.
+  const bool later = binding == Registry::Binding::kNarrowed && !log_room_;
+  if (beside || later) binding = Registry::Binding::kSame;
   switch (binding) {
     case Registry::Binding::kTaken: Refuse(e.token, Reason::kNameTaken, why); return;
     case Registry::Binding::kNew:
+    case Registry::Binding::kNarrowed:
     case Registry::Binding::kMoved: {
       if (RefuseWithoutRoom(e.token)) return;
       const Registry::Participant* known = registry_.Find(e.participant.name);

@@ -407,7 +407,8 @@ class PeerHandler : public wire::CoordinatorPeerIf {
             "system_identifier '" + enrolment.system_identifier + "' is not a number");
     }
     record.database.oid = static_cast<std::uint32_t>(enrolment.database_oid);
-    record.database_address = enrolment.database_address;
+    record.database_address =
+        DatabaseAddress{enrolment.database_address, enrolment.database_machine}.ToString();
     record.peer_host = enrolment.host;
     record.peer_port = static_cast<std::uint32_t>(enrolment.peer_port);
     asked.instance = enrolment.instance;

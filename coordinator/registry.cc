@@ -10,9 +10,10 @@ namespace troth {
 namespace {
 
 std::string Describe(const ParticipantRecord& r) {
+  const DatabaseAddress address = DatabaseAddress::Of(r.database_address);
   return "system identifier " + std::to_string(r.database.system_identifier) + ", database oid " +
-         std::to_string(r.database.oid) + ", address " + r.database_address +
-         (r.certificate.empty() ? "" : ", certificate " + r.certificate);
+         std::to_string(r.database.oid) + ", address " + address.server +
+         (address.machine.empty() ? "" : " on machine " + address.machine);
 }
 
 std::string Pair(const SeenPosition& seen) {
@@ -58,10 +59,11 @@ Registry::Binding Registry::Classify(const ParticipantRecord& asked, std::string
   auto it = by_name_.find(asked.name);
   if (it == by_name_.end()) return Binding::kNew;
   const ParticipantRecord& bound = participants_[it->second].record;
-  const bool same = bound.database == asked.database &&
-                    bound.database_address == asked.database_address &&
-                    bound.certificate == asked.certificate;
+  const DatabaseAddress known = DatabaseAddress::Of(bound.database_address);
+  const DatabaseAddress met = DatabaseAddress::Of(asked.database_address);
+  const bool same = bound.database == asked.database && met.MayBe(known);
   if (same && !bound.open) {
+    if (known.machine.empty() && !met.machine.empty()) return Binding::kNarrowed;
     const bool reached = bound.peer_host == asked.peer_host && bound.peer_port == asked.peer_port;
     return reached ? Binding::kSame : Binding::kMoved;
   }
@@ -85,6 +87,11 @@ ParticipantRecord Registry::Bind(ParticipantRecord asked) {
   } else {
     Participant& known = participants_[it->second];
     asked.index = it->second;
+    // Who does not say on which machine it is does not take it from the record.
+    const DatabaseAddress met = DatabaseAddress::Of(asked.database_address);
+    if (!known.record.open && met.machine.empty()) {
+      asked.database_address = known.record.database_address;
+    }
     // What an operator discarded stays so while the name means the same database.
     if (known.record.database == asked.database) asked.discarded = known.record.discarded;
     known.record = asked;

@@ -40,10 +40,11 @@ class Registry {
   Participant* Find(std::string_view name);
 
   // What an enrolment asks of the registry.
-  enum class Binding { kSame, kMoved, kNew, kTaken };
-  // kSame: nothing to record. kMoved: same database, other address to reach it. kNew: unknown
-  // name, or one opened for rebinding. kTaken: bound to another database, address or
-  // certificate; `*why` says to which and what an operator can do.
+  enum class Binding { kSame, kMoved, kNarrowed, kNew, kTaken };
+  // kSame: nothing to record. kMoved: same database, other address to reach it. kNarrowed: same
+  // database, and the record does not name its machine yet. kNew: unknown name, or one opened for
+  // rebinding. kTaken: bound to another database or address; `*why` says to which and what an
+  // operator can do.
   Binding Classify(const ParticipantRecord& asked, std::string* why) const;
   // Adds or replaces; gives the record its index. Not durable until Durable().
   ParticipantRecord Bind(ParticipantRecord asked);

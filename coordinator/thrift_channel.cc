@@ -48,7 +48,10 @@ std::uint32_t ReadLength(const std::string& bytes) {
 // physical clone differs in the address alone.
 bool IsOf(const wire::ParticipantHello& hello, const DatabaseId& database,
           const std::string& database_address) {
-  if (hello.__isset.database_address && hello.database_address != database_address) return false;
+  const DatabaseAddress met{hello.database_address, hello.database_machine};
+  if (hello.__isset.database_address && !met.MayBe(DatabaseAddress::Of(database_address))) {
+    return false;
+  }
   if (hello.__isset.database_oid &&
       static_cast<std::uint32_t>(hello.database_oid) != database.oid) {
     return false;

@@ -1,9 +1,14 @@
 // See conninfo.h.
 #include "participant/conninfo.h"
 
+#include <fstream>
 #include <memory>
 
 #include <libpq-fe.h>
+#include <openssl/evp.h>
+
+#include "common/check.h"
+#include "wire/security.h"
 
 namespace troth {
 namespace {
@@ -44,6 +49,36 @@ std::string WithDefaults(const std::string& conninfo, std::string_view defaults)
       text += *c;
     }
     text += '\'';
+  }
+  return text;
+}
+
+bool NamesHost(const std::string& conninfo) {
+  const Options options = Parse(conninfo);
+  for (const PQconninfoOption* option = options.get();
+       option != nullptr && option->keyword != nullptr; ++option) {
+    const std::string_view keyword = option->keyword;
+    const bool where = keyword == "host" || keyword == "hostaddr" || keyword == "service";
+    if (where && option->val != nullptr && *option->val != '\0') return true;
+  }
+  return false;
+}
+
+std::string MachineOf(const std::string& host, const std::string& server) {
+  const bool socket = host.starts_with('/') || host.starts_with('@');
+  if (!socket && !IsLoopback(host)) return "";
+  if (!server.empty() && !IsLoopback(server)) return "";
+  constexpr std::size_t kIdDigits = 32;  // machine-id(5)
+  std::string id;
+  std::getline(std::ifstream("/etc/machine-id"), id);
+  if (id.size() != kIdDigits) return "";
+  id.insert(0, "troth ");
+  unsigned char hash[EVP_MAX_MD_SIZE];
+  TROTH_CHECK(EVP_Digest(id.data(), id.size(), hash, nullptr, EVP_sha256(), nullptr) == 1);
+  std::string text;
+  for (int i = 0; i < 6; ++i) {
+    text += "0123456789abcdef"[hash[i] >> 4];
+    text += "0123456789abcdef"[hash[i] & 15];
   }
   return text;
 }

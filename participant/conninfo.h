@@ -19,4 +19,14 @@ Status CheckNoSecret(const std::string& conninfo, std::string_view flag = "--con
 // where it says nothing. What libpq can't parse is returned as it is.
 std::string WithDefaults(const std::string& conninfo, std::string_view defaults);
 
+// Whether `conninfo` says where the server is. What libpq can't parse does not.
+bool NamesHost(const std::string& conninfo);
+
+// Of which machine an address is, when `host` (as libpq names it) means something on one machine
+// only, a socket's folder or loopback, and the server was reached there: `server` is its
+// inet_server_addr(), empty for a socket. Else it is empty: what any machine means by a name, or
+// what a local proxy leads to, is one database. Told by 12 hex digits of a hash of /etc/machine-id,
+// which is not for others to see; empty, too, where there is no such id, as in many containers.
+std::string MachineOf(const std::string& host, const std::string& server);
+
 }  // namespace troth

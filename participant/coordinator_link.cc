@@ -71,7 +71,7 @@ struct CoordinatorLink::Line {
 CoordinatorLink::CoordinatorLink(std::string address, SelfDescription self,
                                  ResourceManager* resource_manager, EpochFence* fence,
                                  Security* security,
-                                 std::function<void(const std::string&)> enrolling,
+                                 std::function<void(const DatabaseState&)> enrolling,
                                  std::function<void()> enrolled)
     : address_(std::move(address)),
       self_(std::move(self)),
@@ -181,7 +181,8 @@ Result<bool> CoordinatorLink::EnrolAs(Line* line, const std::string& name) {
   enrolment.system_identifier = state->identity.system_identifier;
   enrolment.database_oid = state->identity.oid;
   enrolment.database_address = state->address;
-  enrolling_(state->address);
+  enrolment.__set_database_machine(state->machine);
+  enrolling_(*state);
   enrolment.host = self_.host;
   enrolment.port = self_.port;
   enrolment.peer_port = self_.peer_port;

@@ -33,11 +33,11 @@ struct SelfDescription {
 class CoordinatorLink {
  public:
   // `address`: "host:port" of the coordinator's peer listener, called with `security`. On the
-  // link's thread `enrolling` is called before each enrolment with the address of the database that
+  // link's thread `enrolling` is called before each enrolment with the state of the database that
   // is told in it, and `enrolled` after it. The pointers outlive the link.
   CoordinatorLink(std::string address, SelfDescription self, ResourceManager* resource_manager,
                   EpochFence* fence, Security* security,
-                  std::function<void(const std::string&)> enrolling,
+                  std::function<void(const DatabaseState&)> enrolling,
                   std::function<void()> enrolled);
   ~CoordinatorLink();
   CoordinatorLink(const CoordinatorLink&) = delete;
@@ -76,7 +76,7 @@ class CoordinatorLink {
   ResourceManager* const resource_manager_;
   EpochFence* const fence_;
   Security* const security_;
-  const std::function<void(const std::string&)> enrolling_;
+  const std::function<void(const DatabaseState&)> enrolling_;
   const std::function<void()> enrolled_;
   std::atomic<bool> up_{false};
   std::atomic<bool> stopping_{false};

@@ -158,11 +158,11 @@ class ParticipantProcess : public Participant {
         table_({options_.name, instance_, static_cast<std::size_t>(options_.max_in_doubt)},
                resource_manager_.get(), SystemClock(), MarkSource()),
         fence_(resource_manager_.get(), SystemClock()),
-        database_address_(std::move(database.address)),
+        enrolled_(std::move(database)),
         context_{options_.name,
                  instance_,
                  database_,
-                 [this] { return DatabaseAddress(); },
+                 [this] { return LastEnrolled(); },
                  &table_,
                  &fence_,
                  &security_,
@@ -178,7 +178,7 @@ class ParticipantProcess : public Participant {
       links_.push_back(std::make_unique<CoordinatorLink>(
           address, SelfDescription{options_.name, instance_, options_.host},
           resource_manager_.get(), &fence_, &security_,
-          [this](const std::string& at) { Enrolling(at); }, [this] { Enrolled(); }));
+          [this](const DatabaseState& as) { Enrolling(as); }, [this] { Enrolled(); }));
     }
   }
   ~ParticipantProcess() override {
@@ -224,13 +224,13 @@ class ParticipantProcess : public Participant {
                               const std::string& order);
   Status MaySettle(const std::string& id, std::uint32_t xid, bool commit);
   std::vector<std::string> Coordinators() const;
-  void Enrolling(const std::string& database_address) {
-    MutexLock lock(&address_mutex_);
-    database_address_ = database_address;
+  void Enrolling(const DatabaseState& database) {
+    MutexLock lock(&enrolled_mutex_);
+    enrolled_ = database;
   }
-  std::string DatabaseAddress() const {
-    MutexLock lock(&address_mutex_);
-    return database_address_;
+  DatabaseState LastEnrolled() const {
+    MutexLock lock(&enrolled_mutex_);
+    return enrolled_;
   }
   std::string MacOf(const wire::Context& context, const Vote& vote) const;
   Status Listen(std::shared_ptr<apache::thrift::TProcessor> application);
@@ -254,8 +254,8 @@ class ParticipantProcess : public Participant {
   const std::unique_ptr<PostgresResourceManager> resource_manager_;
   BranchTable table_;
   EpochFence fence_;
-  mutable Mutex address_mutex_;
-  std::string database_address_ TROTH_GUARDED_BY(address_mutex_);  // as enrolled
+  mutable Mutex enrolled_mutex_;
+  DatabaseState enrolled_ TROTH_GUARDED_BY(enrolled_mutex_);
   const ServiceContext context_;
   std::vector<std::unique_ptr<CoordinatorLink>> links_;
   std::unique_ptr<Listener> work_listener_, peer_listener_;

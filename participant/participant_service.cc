@@ -76,7 +76,9 @@ class PeerHandler : public wire::ParticipantPeerIf {
     reply.instance = context_->instance;
     reply.__set_system_identifier(context_->database.system_identifier);
     reply.__set_database_oid(context_->database.oid);
-    reply.__set_database_address(context_->database_address());
+    const DatabaseState enrolled = context_->enrolled();
+    reply.__set_database_address(enrolled.address);
+    reply.__set_database_machine(enrolled.machine);
   }
 
   void prepare(std::vector<wire::PrepareReply>& replies, const wire::Sender& sender,

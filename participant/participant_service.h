@@ -32,8 +32,8 @@ struct ServiceContext {
   std::string participant;
   std::string instance;
   DatabaseIdentity database;
-  // "host:port" of the database as it was last enrolled: another one after a failover.
-  std::function<std::string()> database_address;
+  // The database as it was last enrolled: at another address after a failover.
+  std::function<DatabaseState()> enrolled;
   BranchTable* table = nullptr;
   EpochFence* fence = nullptr;
   Security* security = nullptr;  // null: plain text

@@ -176,7 +176,7 @@ Result<DatabaseState> PostgresResourceManager::Look() {
       (*desk)->Execute("SELECT pg_catalog.pg_current_wal_flush_lsn()", {}, DeskDeadline());
   if (!answer.ok) return Status(Code::kUnavailable, answer.message);
   const Greeting& greeting = (*desk)->greeting();
-  DatabaseState state{greeting.identity, greeting.point, greeting.address};
+  DatabaseState state{greeting.identity, greeting.point, greeting.address, greeting.machine};
   state.point.position = ParseLsn(answer.rows[0][0].value_or("0/0"));
   acquaintance_.memory().Remember(state.point);
   return state;

@@ -16,6 +16,7 @@
 #include <pqxx/except>
 
 #include "common/check.h"
+#include "participant/conninfo.h"
 
 namespace troth {
 namespace {
@@ -176,9 +177,10 @@ Status PgConnection::Greet(TimePoint deadline) {
       "  AND source IN ('global', 'database', 'user', 'database user', 'client')),"
       " (SELECT setting FROM pg_catalog.pg_settings"
       "  WHERE name = 'idle_in_transaction_session_timeout'"
-      "  AND source IN ('global', 'database', 'user', 'database user', 'client'))",
+      "  AND source IN ('global', 'database', 'user', 'database user', 'client')),"
+      " pg_catalog.host(pg_catalog.inet_server_addr())",
       {}, deadline);
-  if (!answer.ok || answer.rows.empty() || answer.rows[0].size() != 7) {
+  if (!answer.ok || answer.rows.empty() || answer.rows[0].size() != 8) {
     return Status(Code::kUnavailable, "the database did not say which it is: " + answer.message);
   }
   const Row& row = answer.rows[0];
@@ -193,6 +195,7 @@ Status PgConnection::Greet(TimePoint deadline) {
   greeting_.lock_timeout = std::chrono::milliseconds(std::stoll(row[5].value_or("0")));
   greeting_.idle_timeout = std::chrono::milliseconds(std::stoll(row[6].value_or("0")));
   greeting_.address = std::string(PQhost(conn_)) + ":" + PQport(conn_);
+  greeting_.machine = MachineOf(PQhost(conn_), row[7].value_or(""));
   return OkStatus();
 }
 

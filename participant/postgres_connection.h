@@ -59,6 +59,7 @@ struct Greeting {
   LogPoint point;
   bool standby = false;
   std::string address;
+  std::string machine;  // MachineOf() of it
   // What the role, the database or the connection string sets; zero: no limit.
   std::chrono::milliseconds lock_timeout{0};
   std::chrono::milliseconds idle_timeout{0};

@@ -161,7 +161,8 @@ struct SeenCoordinator {
 struct DatabaseState {
   DatabaseIdentity identity;
   LogPoint point;
-  std::string address;  // "host:port", as the connection string names it
+  std::string address;    // "host:port", as the connection string names it
+  std::string machine{};  // that `address` is of; see MachineOf() in conninfo.h
 };
 
 // Thread-safe. Calls that wait say how long.

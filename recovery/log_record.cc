@@ -8,6 +8,22 @@
 #include "common/codec.h"
 
 namespace troth {
+
+DatabaseAddress DatabaseAddress::Of(const std::string& text) {
+  const std::size_t port = text.rfind(':');  // a socket's folder may have an @
+  const std::size_t at = port == std::string::npos ? port : text.find('@', port);
+  if (at == std::string::npos) return {text};
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
+std::string DatabaseAddress::ToString() const {
+  return machine.empty() ? server : server + "@" + machine;
+}
+
+bool DatabaseAddress::MayBe(const DatabaseAddress& other) const {
+  return server == other.server &&
+         (machine.empty() || other.machine.empty() || machine == other.machine);
+}
 namespace {
 
 // The first byte of a record. Part of the format: never renumbered.

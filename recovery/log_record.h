@@ -69,13 +69,27 @@ struct SeenPosition {
   bool operator==(const SeenPosition&) const = default;
 };
 
+// Where a database was met: "host:port" as the participant's connection string names it and, where
+// that means something on one machine only (a socket's folder, loopback), which machine.
+struct DatabaseAddress {
+  std::string server;
+  std::string machine{};  // a hash; empty: not known, or any machine means the same
+
+  // A record's text: "server" or "server@machine".
+  static DatabaseAddress Of(const std::string& text);
+  std::string ToString() const;
+  // A machine counts where both name one: releases before this one named none, nor do participants
+  // on a machine that has no id.
+  bool MayBe(const DatabaseAddress& other) const;
+};
+
 // The registry: binds a name to a database. The newest record of an index counts.
 struct ParticipantRecord {
   ParticipantIndex index = 0;
   std::string name;
   DatabaseId database;
-  std::string database_address;
-  std::string certificate;  // name in its certificate; empty in plain text
+  std::string database_address;  // a DatabaseAddress
+  std::string certificate;  // of no use, empty: the file of roles says whose certificate counts
   std::string peer_host;    // where phase two reaches it after a restart
   std::uint32_t peer_port = 0;
   bool forgotten = false;  // an operator forgot it; the index is not used again

@@ -192,6 +192,11 @@ struct Enrolment {
   9: required i32 peer_port,
   /** What the participant saw of this coordinator before; absent when nothing. */
   10: optional Seen seen,
+  /**
+   * Which machine `database_address` is of, where that means something on one machine only (a
+   * socket's folder, loopback): a hash. Absent: it is not known, or any machine means the same.
+   */
+  11: optional string database_machine,
 }
 
 struct Enrolled {
@@ -312,7 +317,8 @@ struct BranchReport {
       the last one, or since its own start. */
   4: required bool up,
   5: required i64 down_ms,
-  /** Host and port of the participant's peer listener, and of its database, as enrolled. */
+  /** Host and port of the participant's peer listener, and of its database, as enrolled; behind
+      an @ of the latter the machine, as in Enrolment. */
   6: required string address,
   7: required string database_address,
   /** Once voted prepared: the 64-bit xid, timeline and position of the vote. */

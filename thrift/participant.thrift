@@ -17,6 +17,7 @@ struct ParticipantHello {
   4: optional string system_identifier,
   5: optional i64 database_oid,
   6: optional string database_address,
+  7: optional string database_machine,
 }
 
 /**

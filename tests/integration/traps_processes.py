@@ -35,7 +35,7 @@ class World:
     """A server with a database for each bank, and a coordinator. Banks are started by the tests,
     but for west, which is in every transfer."""
 
-    NAMES = ("near", "east", "west", "limited")
+    NAMES = ("near", "east", "west", "limited", "south")
 
     def __init__(self):
         self._directory = tempfile.TemporaryDirectory(prefix="troth-traps-")
@@ -49,9 +49,12 @@ class World:
         self.coordinator = harness.start_coordinator(self.directory)
         self.start("west")
 
-    def start(self, name, conninfo=None, failpoints="", ports=None, enrols=True):
+    CPP = (harness.find_program("bank-branch"), "--enable_failpoints")
+    PYTHON = (sys.executable, harness.PYTHON_BRANCH)
+
+    def start(self, name, conninfo=None, failpoints="", ports=None, enrols=True, program=CPP):
         """The bank's process; at the given ports, if any."""
-        command = [harness.find_program("bank-branch"), "--enable_failpoints", "--name", name,
+        command = [*program, "--name", name,
                    "--conninfo", conninfo or self.conninfo[name], "--coordinators",
                    f"127.0.0.1:{self.coordinator.ports['peer_port']}"]
         for flag in ("port", "peer_port") if ports else ():
@@ -280,6 +283,69 @@ class CloneTrap(unittest.TestCase):
         until(lambda: WORLD.move("east") == COMMITTED, 20, "work goes to it")
         self.assertEqual(WORLD.balance("east"), -1, "the original is left alone")
         until(lambda: WORLD.balance("east", self.clone) == -2, 10, "the clone has both transfers")
+
+
+class MachineTrap(unittest.TestCase):
+    """A physical clone of south's server on another machine, where its socket has the same path. A
+    machine is a mount namespace with an id of its own. One story, told in order."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.machine = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-rm"]
+        try:
+            subprocess.run([*cls.machine, "mount", "--bind", "/dev/null", "/etc/machine-id"],
+                           check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise unittest.SkipTest(f"no machine of our own is to be had: {error}") from None
+        cls.conninfo = WORLD.server.conninfo("south", host=WORLD.server.dir)
+        # As one of a release that told no machine, or on a machine without an id.
+        WORLD.start("south", cls.conninfo, program=cls.on("/dev/null", World.CPP)).kill()
+        south = WORLD.start("south", cls.conninfo, "before-commit-prepared=crash@1")
+        assert WORLD.move("south", deadline_ms=2_000) == COMMITTED
+        south.wait_for_death()
+        cls.clone = WORLD.server.clone("south")
+        cls.addClassCleanup(cls.clone.stop, mode="immediate")
+        assert WORLD.prepared("south", server=cls.clone) == 1, "the clone does not bear the GID"
+        cls.identity = pathlib.Path(WORLD.directory, "machine-id")
+        cls.identity.write_text("0123456789abcdef" * 2 + "\n", encoding="ascii")
+
+    @classmethod
+    def on(cls, identity, command, *mounts):
+        """The command on a machine with that file as its id, and with these mounts."""
+        binds = [str(path) for path in (identity, "/etc/machine-id", *mounts)]
+        script = "".join(f"mount --bind '{what}' '{where}' && "
+                         for what, where in zip(binds[::2], binds[1::2])) + 'exec "$0" "$@"'
+        return [*cls.machine, "sh", "-c", script, *command]
+
+    def on_the_clones(self, command):
+        """On the machine of the clone."""
+        return self.on(self.identity, command, *(
+            server.dir / f".s.PGSQL.{server.port}" for server in (self.clone, WORLD.server)))
+
+    def check_refused(self):
+        """Whatever the clone's participant is written in."""
+        for program in (World.CPP, World.PYTHON):
+            clone = WORLD.start("south", self.conninfo, program=self.on_the_clones(program),
+                                enrols=False)
+            self.addCleanup(clone.kill)
+            until(lambda: "is bound to" in clone.log(), 20, "the clone is refused")
+            self.assertRegex(clone.log(), "on machine [0-9a-f]{12}; this one is .* on machine ")
+            clone.kill()
+
+    def test_1_clone_enrols_while_the_original_is_down(self):
+        """Regression: it was taken for south, was sent the finish, and acknowledged it."""
+        self.check_refused()
+        self.assertEqual(WORLD.status().unacknowledged, 1)
+        self.assertEqual(WORLD.prepared("south", server=WORLD.server), 1)
+
+    def test_3_original_comes_back_and_is_alone(self):
+        """In another language: it says the same machine."""
+        south = WORLD.start("south", self.conninfo, program=World.PYTHON)
+        self.addCleanup(south.kill)
+        until(lambda: WORLD.status().unacknowledged == 0, 20, "it has acknowledged")
+        self.assertEqual(WORLD.prepared("south"), 0)
+        self.check_refused()
+        self.assertEqual(WORLD.move("south"), COMMITTED)
 
 
 class MovedTrap(unittest.TestCase):

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <libpq-fe.h>
 
@@ -35,6 +36,30 @@ TEST(Conninfo, DefaultsHoldWhereItSaysNothing) {
   const Map odd = Read(WithDefaults(R"(dbname='it\'s \\ odd' options='')", kDefaults));
   EXPECT_EQ(odd.at("dbname"), R"(it's \ odd)");
   EXPECT_EQ(WithDefaults("no such thing", kDefaults), "no such thing") << "libpq says why";
+}
+
+TEST(Conninfo, SaysWhereTheServerIs) {
+  EXPECT_TRUE(NamesHost("user=a host=b"));
+  EXPECT_TRUE(NamesHost("hostaddr=10.0.0.1"));
+  EXPECT_TRUE(NamesHost("postgresql://b/bank"));
+  EXPECT_FALSE(NamesHost("user=a passfile=/b"));
+  EXPECT_FALSE(NamesHost("no such thing"));
+}
+
+// A name is not of one machine, even one that leads to loopback; nor is what a local proxy leads
+// to.
+TEST(Conninfo, AnAddressIsOfAMachineWhenTheServerIsThere) {
+  const std::string here = MachineOf("/var/run/postgresql", "");
+  if (here.empty()) GTEST_SKIP() << "this machine has no /etc/machine-id";
+  EXPECT_THAT(here, testing::MatchesRegex("[0-9a-f]{12}"));
+  EXPECT_EQ(MachineOf("@socket", ""), here);
+  EXPECT_EQ(MachineOf("127.0.0.1", "127.0.0.1"), here);
+  EXPECT_EQ(MachineOf("localhost", "::1"), here);
+  EXPECT_EQ(MachineOf("127.0.0.1", ""), here) << "a proxy in front of a socket";
+  EXPECT_EQ(MachineOf("db", "127.0.1.1"), "");
+  EXPECT_EQ(MachineOf("10.0.0.1", "10.0.0.1"), "");
+  EXPECT_EQ(MachineOf("127.0.0.1", "10.0.0.1"), "");
+  EXPECT_EQ(MachineOf("/var/run/proxy", "10.0.0.1"), "");
 }
 
 }  // namespace

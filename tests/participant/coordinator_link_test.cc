@@ -121,7 +121,7 @@ class LinkTest : public testing::Test {
     server_ = std::make_unique<Server>(peer_, 0);
     link_ = std::make_unique<CoordinatorLink>(
         "127.0.0.1:" + std::to_string(server_->port()), SelfDescription{"east", "i1", "h", 0, 0},
-        &manager_, &fence_, &security_, [](const std::string&) {}, [this] { enrolled_.Raise(); });
+        &manager_, &fence_, &security_, [](const DatabaseState&) {}, [this] { enrolled_.Raise(); });
     link_->Start(1, 2);
     enrolled_.Wait();
   }

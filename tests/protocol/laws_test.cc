@@ -503,8 +503,34 @@ TEST_F(Laws, L11_LongMarksAndInstancesAreRefused) {
 TEST_F(Laws, AnEnrolmentWithLongTextsIsRefused) {
   const std::string most(256, 'x');
   Expect("enroll d address=" + most + "x", "refused invalid");
-  Expect("enroll d certificate=" + most + "x", "refused invalid");
   Expect("enroll d address=" + most + "\n durable", "enrolled d");
+}
+
+// Regression: a socket's folder is called the same on each machine; a copy of the database, met
+// there on another one, was taken for the participant.
+TEST_F(Laws, L1_ACopyOnAnotherMachineIsRefused) {
+  Run("enroll d address=/run:5432@aa\n durable\n up d");
+  Expect("enroll d address=/run:5432@bb port=7009", "on machine aa; this one is");
+  Run("down d");
+  Expect("enroll d address=/run:5432@bb port=7009", "refused name-taken");
+  Expect("crash\n enroll d address=/run:5432@bb port=7009", "refused name-taken");
+  Expect("enroll d address=/run:5432@aa port=7009\n durable", "enrolled d");
+  Expect("rebind d\n durable\n enroll d address=/run:5432@bb\n durable", "enrolled d");
+}
+
+// What was enrolled before machines were told goes on, and is of the machine that is told first;
+// who does not tell one is let in, and changes nothing.
+TEST_F(Laws, AnAddressWithoutAMachineMayBeOfAny) {
+  Run("enroll d address=/run:5432\n durable\n up d");
+  Expect("enroll d address=/run:5432@aa port=7009\n durable", "at='/run:5432@aa'");
+  Expect("enroll d address=/run:5432@bb", "refused name-taken");
+  Run("down d");
+  Expect("enroll d address=/run:5432\n durable", "at='/run:5432@aa'");
+  Expect("enroll d address=/run:5432@bb", "refused name-taken");
+  // Without room for the record it is let in all the same.
+  Run("enroll e address=/run:5432\n durable\n room no");
+  Expect("enroll e address=/run:5432@aa", "enrolled e");
+  Expect("room yes\n enroll e address=/run:5432@aa\n durable", "at='/run:5432@aa'");
 }
 
 // Found in review: what is appended beside commits was appended without room, too.

@@ -229,7 +229,6 @@ EnrolmentAsked World::Enrolment(const Words& w) const {
   e.participant.database =
       w.Get("database").empty() ? DefaultDatabase(w[1]) : Database(w.Get("database"));
   e.participant.database_address = w.Get("address", "db-" + w[1] + ":5432");
-  e.participant.certificate = w.Get("certificate");
   e.participant.peer_host = w[1];
   e.participant.peer_port = 7001;
   w.Set("port", &e.participant.peer_port);

@@ -24,7 +24,7 @@ namespace troth {
 //                              restored from an older copy)
 //   ready P...                 enrolls, connects and brings up participants; makes all durable
 //   durable [N]                the next N records handed over (all of them) become durable
-//   enroll P [database=S/O] [address=T] [port=N] [certificate=T] [saw=E@B | saw=NUMBER-HEX@B]
+//   enroll P [database=S/O] [address=T] [port=N] [saw=E@B | saw=NUMBER-HEX@B]
 //   up P... | down P...        E of `saw` is a life counted from 1, B a batch
 //   lease N
 //   commit S [P:MARK:WORKS[:read-only][:voted=XID][:forged=XID]]... [deadline=+MS]

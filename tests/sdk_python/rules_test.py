@@ -20,7 +20,7 @@ from troth.ids import TransactionId, is_coordinator_id, parse_gid
 from troth.lease_cache import LeaseCache
 from troth.participant import service
 from troth.participant.branch_table import BranchTable
-from troth.participant.connections import refusal_of
+from troth.participant.connections import machine_of, refusal_of
 from troth.participant.engine import Participant, ParticipantOptions, WorkScope
 from troth.participant.evidence import (
     Findings, LogMemory, TimelineSwitch, XidStatus, judge, parse_lsn, parse_timeline_history)
@@ -714,6 +714,20 @@ class EvidenceRules(unittest.TestCase):
 
 
 class Small(unittest.TestCase):
+    def test_an_address_is_of_a_machine_when_the_server_is_there(self):
+        """By a name, or behind a proxy, it may be of any; so it is where there is no id."""
+        identity = unittest.mock.mock_open(read_data="0123456789abcdef" * 2 + "\n")
+        with unittest.mock.patch("builtins.open", identity):
+            for host, server, known in (
+                    ("/run", "", True), ("@socket", "", True), ("127.0.0.1", "127.0.0.1", True),
+                    ("localhost", "::1", True), ("db", "127.0.1.1", False),
+                    ("10.0.0.1", "10.0.0.1", False), ("127.0.0.1", "10.0.0.1", False),
+                    ("/run/proxy", "10.0.0.1", False)):
+                self.assertEqual(bool(machine_of(host, server)), known, (host, server))
+        for text in ("", "uninitialized\n"):
+            with unittest.mock.patch("builtins.open", unittest.mock.mock_open(read_data=text)):
+                self.assertEqual(machine_of("/run", ""), "")
+
     def test_what_is_not_told_is_refused_in_words(self):
         handler = service.PeerHandler("east", "inst", *[None] * 5)
         for call in (lambda: handler.prepared([ID], 1), lambda: handler.settle(ID, 7, True, "me"),

@@ -4,6 +4,7 @@ bounded set of them. A connection never reconnects. Knows no branch."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import socket
@@ -17,6 +18,7 @@ import psycopg2.extensions
 from troth.participant.evidence import LogMemory, parse_lsn
 from troth.participant.values import (
     DatabaseIdentity, LogPoint, Refusal, Refused, ServerUnfit, Unavailable)
+from troth.security import is_loopback
 
 _Connection = psycopg2.extensions.connection
 _OPEN_TIMEOUT_S = 2  # libpq's smallest
@@ -32,7 +34,8 @@ SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
   pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,
  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
-  pg_catalog.pg_current_wal_lsn()::text END"""
+  pg_catalog.pg_current_wal_lsn()::text END,
+ pg_catalog.host(pg_catalog.inet_server_addr())"""
 _BOUNDARIES = frozenset(("BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION",
                          "COMMIT PREPARED", "ROLLBACK PREPARED"))
 
@@ -102,6 +105,7 @@ class PgConnection(_Connection):
         self.point = LogPoint()
         self.identity = DatabaseIdentity("", 0)
         self.address = ""
+        self.machine = ""
         self.used = False
         self.cursor_factory = BranchCursor
 
@@ -163,6 +167,23 @@ class PgConnection(_Connection):
         _Connection.close(self)
 
 
+def machine_of(host: str, server: str) -> str:
+    """Of which machine an address is, as participant/conninfo.h has it: `host` as libpq names it,
+    `server` its inet_server_addr(), empty for a socket."""
+    if not host.startswith(("/", "@")) and not is_loopback(host):
+        return ""
+    if server and not is_loopback(server):
+        return ""
+    try:
+        with open("/etc/machine-id", encoding="ascii", errors="replace") as file:
+            identity = file.readline().rstrip("\n")
+    except OSError:
+        return ""
+    if len(identity) != 32:  # machine-id(5)
+        return ""
+    return hashlib.sha256(f"troth {identity}".encode()).hexdigest()[:12]
+
+
 class Acquaintance:
     """What all connections of one database share: how they are opened, what was learnt from
     them, and whether the acquaintance was ever interrupted. Thread-safe."""
@@ -204,6 +225,7 @@ class Acquaintance:
             self.interrupted()
             raise Unavailable(message_of(error)) from None
         connection.address = f"{connection.info.host}:{connection.info.port}"
+        connection.machine = machine_of(connection.info.host, row[5] or "")
         connection.identity = DatabaseIdentity(row[0], row[1])
         if row[2]:
             connection.drop()

@@ -182,7 +182,7 @@ class CoordinatorLink:
             version=PROTOCOL_VERSION, participant=me.participant, instance=me.instance,
             system_identifier=state.identity.system_identifier, database_oid=state.identity.oid,
             database_address=state.address, host=me.host, port=me.port, peer_port=me.peer_port,
-            seen=None if seen is None else _seen(seen)))
+            seen=None if seen is None else _seen(seen), database_machine=state.machine))
         if enrolled.version != PROTOCOL_VERSION:
             raise Unavailable(f"the coordinator speaks version {enrolled.version} of the protocol, "
                               f"we {PROTOCOL_VERSION}")

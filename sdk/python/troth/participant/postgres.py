@@ -407,7 +407,7 @@ class PostgresResourceManager:
             assert desk is not None
             point = LogPoint(desk.point.timeline, parse_lsn(position))
             self._acquaintance.memory.remember(point)
-            return DatabaseState(desk.identity, point, desk.address)
+            return DatabaseState(desk.identity, point, desk.address, desk.machine)
 
     def load_seen(self) -> list[SeenCoordinator]:
         return [SeenCoordinator(*row) for row in self._ask(

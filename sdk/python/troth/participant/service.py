@@ -120,7 +120,7 @@ class PeerHandler:
         state = self._database()
         return participant_types.ParticipantHello(
             PROTOCOL_VERSION, self._participant, self._instance, state.identity.system_identifier,
-            state.identity.oid, state.address)
+            state.identity.oid, state.address, state.machine)
 
     def prepare(self, sender: Any, requests: list[Any]) -> list[Any]:
         self._check_sender(sender)

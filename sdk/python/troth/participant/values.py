@@ -81,6 +81,7 @@ class DatabaseState:
     identity: DatabaseIdentity
     point: LogPoint
     address: str  # "host:port"
+    machine: str = ""  # that `address` is of; see machine_of() in connections.py
 
 
 class Isolation(enum.Enum):
