@@ -13,6 +13,7 @@
 #include "common/transaction_id.h"
 #include "participant/conninfo.h"
 #include "participant/inspection_service.h"
+#include "recovery/log_record.h"
 #include "wire/report_json.h"
 
 namespace troth {
@@ -34,13 +35,12 @@ std::string Value(const std::string& text) {
 
 // How to reach the database of a lost participant: where it was enrolled, then what --database
 // says (a later word wins in a connection string), then the environment (PGUSER, PGPASSFILE, ...).
-std::string ConnectionTo(const ControlOptions& options, const std::string& database_address,
+std::string ConnectionTo(const ControlOptions& options, const std::string& server,
                          const std::string& database) {
   std::string text = "connect_timeout=2";
-  const std::size_t colon = database_address.rfind(':');
+  const std::size_t colon = server.rfind(':');
   if (colon != std::string::npos) {
-    text += " host=" + Value(database_address.substr(0, colon)) +
-            " port=" + Value(database_address.substr(colon + 1));
+    text += " host=" + Value(server.substr(0, colon)) + " port=" + Value(server.substr(colon + 1));
   }
   if (std::getenv("PGDATABASE") == nullptr) text += " dbname='postgres'";
   text += " " + options.database;
@@ -48,17 +48,27 @@ std::string ConnectionTo(const ControlOptions& options, const std::string& datab
   return text;
 }
 
-// What the database holds under `gid`; asked twice, because only from inside a database have its
-// relations names.
+// What the database holds under the branch's GID; asked twice, because only from inside a database
+// have its relations names. kUnavailable when it can't be asked, or it is not the participant's.
 Result<std::optional<wire::PreparedBranch>> AskDatabase(const ControlOptions& options,
-                                                        const std::string& address,
-                                                        const std::string& gid) {
+                                                        const wire::BranchReport& branch,
+                                                        const std::string& system_identifier) {
+  const DatabaseAddress address = DatabaseAddress::Of(branch.database_address);
+  // There is no telling a copy of the server by its system identifier.
+  const bool elsewhere = !address.machine.empty() && address.machine != MachineOf("/", "");
+  if (elsewhere && !NamesHost(options.database)) {
+    return Status(Code::kUnavailable,
+                  "that is an address of another machine: ask there, or name "
+                  "its host");
+  }
   PreparedQuestion question;
-  question.gids = {gid};
+  question.gids = {branch.gid};
   question.this_database = false;
+  question.system_identifier = system_identifier;
   std::optional<wire::PreparedBranch> found;
   for (int round = 0; round < 2; ++round) {
-    const std::string conninfo = ConnectionTo(options, address, found ? found->database : "");
+    const std::string conninfo =
+        ConnectionTo(options, address.server, found ? found->database : "");
     auto held = LookAtPrepared(conninfo, question, kDatabaseTime);
     if (!held.ok()) {
       if (found) break;
@@ -71,14 +81,21 @@ Result<std::optional<wire::PreparedBranch>> AskDatabase(const ControlOptions& op
 }
 
 // Fills in what the coordinator could not see: the branches of participants that are lost.
-void LookIntoDatabases(const ControlOptions& options, wire::TransactionReport* report) {
+// `participants` says whose databases theirs are; empty when no coordinator answered.
+void LookIntoDatabases(const ControlOptions& options,
+                       const std::vector<wire::ParticipantStatus>& participants,
+                       wire::TransactionReport* report) {
   for (wire::BranchReport& branch : report->branches) {
     if (!branch.__isset.unseen) continue;
-    auto held = AskDatabase(options, branch.database_address, branch.gid);
+    std::string system_identifier;
+    for (const wire::ParticipantStatus& one : participants) {
+      if (one.participant == branch.participant) system_identifier = one.system_identifier;
+    }
+    auto held = AskDatabase(options, branch, system_identifier);
     if (!held.ok()) {
       branch.unseen += "; and its database at " + branch.database_address +
                        " cannot be asked: " + held.status().message() +
-                       " (--database 'user=... passfile=...' says how)";
+                       " (--database 'host=... user=... passfile=...' says how)";
       continue;
     }
     branch.__isset.unseen = false;
@@ -202,7 +219,9 @@ int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
     return 2;
   }
   wire::TransactionReport report;
+  wire::CoordinatorStatus status;
   int code = Call(options, [&](wire::CoordinatorAdminClient* admin) {
+    admin->status(status);
     admin->inspect(report, asked->transaction_id);
   });
   if ((code == 3 || code == 4) && !asked->participant.empty() && !options.database.empty()) {
@@ -218,7 +237,7 @@ int WhyCommand(const ControlOptions& options, const Arguments& arguments) {
     code = 0;
   }
   if (code != 0) return code;
-  LookIntoDatabases(options, &report);
+  LookIntoDatabases(options, status.participants, &report);
   if (!asked->participant.empty()) {
     std::erase_if(report.branches, [&](const wire::BranchReport& branch) {
       return branch.participant != asked->participant;

@@ -174,6 +174,18 @@ Result<std::vector<wire::PreparedBranch>> LookAtPrepared(const std::string& conn
   Result<std::unique_ptr<PgConnection>> connection =
       PgConnection::Open(conninfo, kApplicationName, time);
   if (!connection.ok()) return connection.status();
+  const Greeting& met = (*connection)->greeting();
+  if (!question.system_identifier.empty() &&
+      met.identity.system_identifier != question.system_identifier) {
+    return Status(Code::kUnavailable,
+                  "another server answers at " + met.address + ": its system identifier is " +
+                      met.identity.system_identifier + ", not " + question.system_identifier);
+  }
+  if (met.standby) {
+    return Status(Code::kUnavailable, "the server at " + met.address +
+                                          " is a standby, which shows nothing prepared: ask the "
+                                          "primary");
+  }
   return LookAtPrepared(connection->get(), question, time);
 }
 

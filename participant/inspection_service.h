@@ -26,13 +26,16 @@ struct PreparedQuestion {
   // Of the connection's database alone; else of the whole server (relations of another database
   // have no names then).
   bool this_database = true;
+  // Of the server with this one alone; empty: of whichever answers.
+  std::string system_identifier{};
 };
 
 // The oldest first. Two statements; waits at most `time`. kUnavailable: no answer.
 Result<std::vector<wire::PreparedBranch>> LookAtPrepared(PgConnection* connection,
                                                          const PreparedQuestion& question,
                                                          std::chrono::milliseconds time);
-// As above, on a connection of its own, made for it.
+// As above, on a connection of its own, made for it. kUnavailable also when who answers is another
+// server, or a standby, which shows nothing prepared: that it holds nothing would say nothing.
 Result<std::vector<wire::PreparedBranch>> LookAtPrepared(const std::string& conninfo,
                                                          const PreparedQuestion& question,
                                                          std::chrono::milliseconds time);

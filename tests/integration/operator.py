@@ -110,6 +110,20 @@ class OperatorTest(unittest.TestCase):
             waiter.join(20)
             self.assertTrue(waiter.done)
 
+    def test_a_server_that_cannot_tell(self):
+        """Regression: what another server, or a standby, does not show was said not to be there."""
+        stuck = self.stuck
+        identity = stuck.stick(account=5)
+        clusters = stuck.bank.clusters
+        standby = clusters["east"].standby("standby")
+        self.addCleanup(standby.stop, mode="immediate")
+        for server, what in ((clusters["west"], "another server answers at 127.0.0.1"),
+                             (standby, "is a standby")):
+            why = stuck.ctl("why", identity, "--database", server.conninfo("bank"))
+            self.assertRegex(why, f"branch at east .*\n +cannot be seen: .*{what}")
+            self.assertNotIn("holds nothing", why)
+        self.assertIn("prepared for", stuck.ctl("why", identity, "--database", self.database()))
+
     def test_a_statement_commands_no_terminal(self):
         """Whoever may wait for a row chooses what an operator's terminal is sent."""
         stuck = self.stuck

@@ -338,6 +338,21 @@ class MachineTrap(unittest.TestCase):
         self.assertEqual(WORLD.status().unacknowledged, 1)
         self.assertEqual(WORLD.prepared("south", server=WORLD.server), 1)
 
+    def test_2_nobody_looks_into_the_clone(self):
+        """Regression: `why` looked into whatever has that path, and said that nothing is held."""
+        gid = WORLD.server.psql("SELECT gid FROM pg_prepared_xacts"
+                                " WHERE starts_with(gid, 'troth:south:')").strip()
+        self.clone.psql(f"ROLLBACK PREPARED '{gid}'", "south")
+        why = [harness.find_program("trothctl"), "--coordinator",
+               f"127.0.0.1:{WORLD.coordinator.ports['admin_port']}", "why", gid,
+               "--database", f"user={harness.private_cluster.OWNER}"]
+        def told(command):
+            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        self.assertIn("prepared for", told(why))
+        there = told(self.on_the_clones(why))
+        self.assertIn("an address of another machine", there)
+        self.assertNotIn("holds nothing", there)
+
     def test_3_original_comes_back_and_is_alone(self):
         """In another language: it says the same machine."""
         south = WORLD.start("south", self.conninfo, program=World.PYTHON)
