@@ -73,6 +73,9 @@ std::string Ends(const wire::TransactionReport& report, const wire::BranchReport
   if (report.state == "committed" && branch.state == "unheard-of") {
     return "you: " + resolve + " --commit --reason \"...\"";
   }
+  if (report.state == "committed" && branch.state == "unknown") {
+    return "you: its record is kept no more (docs/operations.md, Who could not be asked)";
+  }
   if (report.state == "aborted" || branch.state == "left-out") {
     return branch.up ? name + " is up: it rolls the branch back within a second or two"
                      : "start " + name + ": it rolls the branch back within a second or two";

@@ -401,8 +401,9 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
     case Registry::Binding::kMoved: {
       if (RefuseWithoutRoom(e.token)) return;
       const Registry::Participant* known = registry_.Find(e.participant.name);
-      // Processes of the database that the name was bound to before are spoken to no more.
-      if (known != nullptr && binding == Registry::Binding::kNew) {
+      // Processes of the database that the name was bound to before are spoken to no more, nor
+      // those that were let in as long as nobody knew of which machine it is: its own enrol again.
+      if (known != nullptr && binding != Registry::Binding::kMoved) {
         out_->push_back(Disconnect{known->record.index});
       }
       const ParticipantRecord record = registry_.Bind(e.participant);

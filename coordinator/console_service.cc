@@ -112,11 +112,12 @@ std::map<std::string, json> ReportsOf(const AnswerCache::Answer& answer) {
   return reports;
 }
 
-// A prepared branch in it is one that no commit call named.
-bool HasUnheardOf(const json& report) {
+// A prepared branch in it is one that no commit that is known names.
+bool HasUnnamed(const json& report) {
   const json& branches = report["branches"];
-  return std::any_of(branches.begin(), branches.end(),
-                     [](const json& branch) { return branch["state"] == "unheard-of"; });
+  return std::any_of(branches.begin(), branches.end(), [](const json& branch) {
+    return branch["state"] == "unheard-of" || branch["state"] == "left-out";
+  });
 }
 
 // What a state other than serving asks of an operator; docs/operations.md has more.
@@ -280,7 +281,7 @@ std::string Console::InDoubt() {
     if (report != reports.end()) reports.erase(report);
   }
   for (auto& [id, report] : reports) {
-    if (!HasUnheardOf(report)) continue;  // ended since
+    if (!HasUnnamed(report)) continue;  // ended since
     transactions.push_back({{"transaction_id", id},
                             {"state", std::move(report["state"])},
                             {"age_ms", std::move(report["age_ms"])},

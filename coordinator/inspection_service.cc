@@ -659,6 +659,9 @@ Result<wire::TransactionReport> Inspection::Inspect(const std::string& transacti
   if (!view && !record && answer != InDoubtAnswer::kAborted && answer != InDoubtAnswer::kPending) {
     AddUnknown(members, held, &report);
     const std::string unknown = Names(report, Unknown);
+    if (!unknown.empty() && report.state == "committed" && !report.in_doubt) {
+      report.why = "committed, and the record that names its branches is kept no more";
+    }
     if (!unknown.empty()) report.why += "; nobody knows what is held by " + unknown;
   }
   if (ours) report.timeline = rep_->TimelineOf(id->local, names);

@@ -58,8 +58,9 @@ bool NamesHost(const std::string& conninfo) {
   for (const PQconninfoOption* option = options.get();
        option != nullptr && option->keyword != nullptr; ++option) {
     const std::string_view keyword = option->keyword;
-    const bool where = keyword == "host" || keyword == "hostaddr" || keyword == "service";
-    if (where && option->val != nullptr && *option->val != '\0') return true;
+    if ((keyword == "host" || keyword == "hostaddr") && option->val != nullptr &&
+        *option->val != '\0')
+      return true;
   }
   return false;
 }

@@ -389,6 +389,7 @@ wire::ParticipantStatusReport ParticipantProcess::Report() {
 Result<std::vector<wire::PreparedBranch>> ParticipantProcess::LookAt(
     const std::vector<std::string>& ids, std::size_t limit) const {
   PreparedQuestion question{GidPrefix(options_.name), {}, limit};
+  question.system_identifier = database_.system_identifier;
   for (const std::string& id : ids) question.gids.push_back(question.prefix + id);
   return LookAtPrepared(options_.conninfo, question, kLookTime);
 }

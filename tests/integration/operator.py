@@ -8,6 +8,7 @@ participant, and two sessions of an application waiting; real processes, real Po
 """
 
 import contextlib
+import json
 import pathlib
 import re
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 import unittest
+import urllib.request
 
 import psycopg2
 
@@ -180,6 +182,10 @@ class OperatorTest(unittest.TestCase):
                 west = next(b for b in report["branches"] if b["participant"] == "west")
                 self.assertEqual(west["state"], "left-out")
                 self.assertIn("does not name west", report["why"])
+            url = f"http://127.0.0.1:{stuck.bank.coordinator.ports['http_port']}/api/in-doubt"
+            until("the console shows it too", lambda: identity in {
+                one["transaction_id"] for one in
+                json.load(urllib.request.urlopen(url, timeout=10))["transactions"]})
             self.assertIn("rolls the branch back", stuck.ctl("why", identity))
             self.assertIn("nothing to do", stuck.ctl("resolve", identity, "--commit", "--yes",
                                                      "--reason", "tried", "--who", "ops"))

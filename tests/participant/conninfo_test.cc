@@ -43,6 +43,7 @@ TEST(Conninfo, SaysWhereTheServerIs) {
   EXPECT_TRUE(NamesHost("hostaddr=10.0.0.1"));
   EXPECT_TRUE(NamesHost("postgresql://b/bank"));
   EXPECT_FALSE(NamesHost("user=a passfile=/b"));
+  EXPECT_FALSE(NamesHost("service=b")) << "a host that stands beside it wins";
   EXPECT_FALSE(NamesHost("no such thing"));
 }
 

@@ -524,6 +524,9 @@ TEST_F(Laws, AnAddressWithoutAMachineMayBeOfAny) {
   Run("enroll d address=/run:5432\n durable\n up d");
   Expect("enroll d address=/run:5432@aa port=7009\n durable", "at='/run:5432@aa'");
   Expect("enroll d address=/run:5432@bb", "refused name-taken");
+  // Found in review: a process on another machine, let in before, stayed connected.
+  Run("enroll f address=/run:5432 port=7008\n durable\n up f");
+  Expect("enroll f address=/run:5432@aa port=7009\n durable", "disconnect p4");
   Run("down d");
   Expect("enroll d address=/run:5432\n durable", "at='/run:5432@aa'");
   Expect("enroll d address=/run:5432@bb", "refused name-taken");
