@@ -29,10 +29,11 @@ class CallProtocol : public apache::thrift::protocol::TCompactProtocolT<
   std::uint32_t writeMessageBegin_virt(const std::string& name,
                                        apache::thrift::protocol::TMessageType type,
                                        std::int32_t number) override {
-    if (owes_reply_) {
+    if (owes_reply_ && !oneway_) {
       throw apache::thrift::transport::TTransportException("its last call was not answered");
     }
-    owes_reply_ = type != apache::thrift::protocol::T_ONEWAY;
+    owes_reply_ = true;
+    oneway_ = type == apache::thrift::protocol::T_ONEWAY;
     return TCompactProtocolT::writeMessageBegin_virt(name, type, number);
   }
   std::uint32_t readMessageEnd_virt() override {
@@ -41,6 +42,8 @@ class CallProtocol : public apache::thrift::protocol::TCompactProtocolT<
   }
 
   bool owes_reply_ = false;
+  bool oneway_ =
+      false;  // nothing tells whether it was sent whole: what follows is of the same call
 };
 
 namespace {

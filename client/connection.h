@@ -66,7 +66,8 @@ class Connection {
   CallReport Run(std::int64_t timeout_ms, const std::function<void()>& call);
 
   // A message was sent, maybe in part, and no reply was read, whatever `call` made of that: no
-  // other message can be sent, as it would be answered with the reply that is still to come.
+  // other message can be sent, as it would be answered with the reply that is still to come. So too
+  // after a oneway message, behind which only `call` itself may send more.
   bool owes_reply() const;
 
   // Who answered the first call, where that is known; set by the one who made it.

@@ -18,7 +18,8 @@ void Doorkeeper::Came(int fd) {
 bool Doorkeeper::Proved(int fd, const std::string& name) {
   MutexLock lock(&mutex_);
   std::size_t& count = of_name_[name];
-  if (count >= max_per_name_) {
+  if (count >= max_per_name_ || proven_.size() >= max_proven_) {
+    if (count == 0) of_name_.erase(name);
     ++too_many_;
     return false;
   }

@@ -16,14 +16,14 @@ namespace troth {
 class Doorkeeper {
  public:
   // At most `max_unproven` connections whose handshake is not done: one more, and the oldest of
-  // them is broken off. At most `max_per_name` of one certificate.
-  Doorkeeper(std::size_t max_unproven, std::size_t max_per_name)
-      : max_unproven_(max_unproven), max_per_name_(max_per_name) {}
+  // them is broken off. Of the others at most `max_proven`, and `max_per_name` of one certificate.
+  Doorkeeper(std::size_t max_unproven, std::size_t max_proven, std::size_t max_per_name)
+      : max_unproven_(max_unproven), max_proven_(max_proven), max_per_name_(max_per_name) {}
 
   // Breaks a connection off by shutting its descriptor down; whoever reads it finds its end.
   void Came(int fd) TROTH_EXCLUDES(mutex_);
-  // The handshake is done. False: too many of that name are here; the caller closes it, and until
-  // it leaves it is one of those without a certificate.
+  // The handshake is done. False: too many, of that name or in all, are here; the caller closes it,
+  // and until it leaves it is one of those without a certificate.
   bool Proved(int fd, const std::string& name) TROTH_EXCLUDES(mutex_);
   // Before the descriptor is closed. Once for each that came.
   void Leaves(int fd) TROTH_EXCLUDES(mutex_);
@@ -36,12 +36,13 @@ class Doorkeeper {
     std::size_t unproven = 0;
     std::size_t proven = 0;
     std::size_t broken_off = 0;  // since the start
-    std::size_t too_many = 0;    // of a name, since the start
+    std::size_t too_many = 0;    // of a name or in all, since the start
   };
   Counts counts() const TROTH_EXCLUDES(mutex_);
 
  private:
   const std::size_t max_unproven_;
+  const std::size_t max_proven_;
   const std::size_t max_per_name_;
   std::atomic<bool> closed_{false};
   mutable Mutex mutex_;

@@ -63,7 +63,9 @@ class ServerSocket : public TServerSocket {
         patience_{options.handshake_ms, std::min(options.frame_ms, options.idle_ms)},
         doors_(tls_ == nullptr
                    ? nullptr
-                   : std::make_shared<Doorkeeper>(Unproven(options), PerName(options))) {}
+                   : std::make_shared<Doorkeeper>(Unproven(options),
+                                                  static_cast<std::size_t>(options.max_connections),
+                                                  PerName(options))) {}
   const std::shared_ptr<Doorkeeper>& doors() const { return doors_; }
   // Connections at once. With TLS the unproven have theirs besides, and there is one more: the next
   // must be accepted for the oldest of them to be broken off.

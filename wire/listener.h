@@ -21,8 +21,8 @@ struct ListenerOptions {
   std::string host = "127.0.0.1";  // address to bind
   int port = 0;                    // 0: any free one
   int max_connections = 1000;      // beyond, connections wait in the kernel unaccepted; with TLS
-                                   // those that have shown no certificate yet (a quarter, 8 at
-                                   // least) have places of their own
+                                   // they are closed, and those that have shown no certificate yet
+                                   // (a quarter, 8 at least) have places of their own
   int idle_ms = 300'000;           // a connection silent for so long is closed
   int frame_ms = 10'000;           // so is one whose frame takes longer to arrive
   Security* security = nullptr;    // null: plain text; else it outlives the listener

@@ -138,7 +138,8 @@ Status Security::MayListen(const std::string& host, const std::string& what) con
 Status Security::CheckRoles() {
   const FileStamp stamp = FileStamp::Of(options_.roles);
   MutexLock lock(&mutex_);
-  if (roles_ != nullptr && stamp == roles_stamp_) return roles_last_;
+  // What failed is tried again: it need not be the file, descriptors may have been short.
+  if (roles_ != nullptr && roles_last_.ok() && stamp == roles_stamp_) return OkStatus();
   std::ifstream file(options_.roles, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
@@ -153,10 +154,10 @@ Status Security::CheckRoles() {
     roles_ = std::make_shared<const Roles>(*std::move(read));
     return roles_last_ = OkStatus();
   }
-  roles_last_ =
-      Status(Code::kInvalid, "--tls_roles '" + options_.roles + "': " + read.status().message());
-  if (!first) LOG(ERROR) << roles_last_.message() << "; what was read before holds on";
-  return roles_last_;
+  Status wrong(Code::kInvalid, "--tls_roles '" + options_.roles + "': " + read.status().message());
+  const bool told = wrong.message() == roles_last_.message();
+  if (!first && !told) LOG(ERROR) << wrong.message() << "; what was read before holds on";
+  return roles_last_ = std::move(wrong);
 }
 
 std::optional<std::string> Security::WhyNot(const std::string& name, Role role,

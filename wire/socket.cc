@@ -170,8 +170,9 @@ void WireSocket::ShakeHands() {
   try {
     Greet();
     if (!called_ || doors_ == nullptr || doors_->Proved(socket_, peer_name_)) return;
-    throw TTransportException(TTransportException::NOT_OPEN,
-                              "certificate '" + peer_name_ + "' has too many connections");
+    throw TTransportException(
+        TTransportException::NOT_OPEN,
+        "certificate '" + peer_name_ + "', or all together, have too many connections");
   } catch (const TTransportException& e) {
     if (!called_) throw;
     LOG_EVERY_T(WARNING, 1) << "closing a connection from " << getPeerAddress() << ": " << e.what();

@@ -108,11 +108,11 @@ Result<ssl_ctx_st*> TlsContext::Read() const {
 Status TlsContext::Load() {
   const Stamps stamps = Look();
   MutexLock lock(&mutex_);
-  if (context_ != nullptr && stamps == tried_) return OkStatus();
-  const bool again = stamps == tried_;  // it failed, and nothing was changed since
-  if (again && !last_.ok()) return last_;
+  // What failed is tried again: it need not be the files, descriptors may have been short.
+  if (context_ != nullptr && last_.ok() && stamps == tried_) return OkStatus();
   tried_ = stamps;
   Result<ssl_ctx_st*> read = Read();
+  const bool told = !last_.ok() && read.status().message() == last_.message();
   last_ = read.status();
   if (read.ok()) {
     if (context_ != nullptr) LOG(INFO) << "TLS: read " << files_.certificate << " anew";
@@ -121,7 +121,7 @@ Status TlsContext::Load() {
     return OkStatus();
   }
   if (context_ == nullptr) return last_;
-  LOG(ERROR) << last_.message() << "; what was read before serves on";
+  if (!told) LOG(ERROR) << last_.message() << "; what was read before serves on";
   return OkStatus();
 }
 

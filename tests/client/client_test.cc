@@ -481,6 +481,12 @@ TEST_F(ClientTest, ALateReplyIsNotTheNextCalls) {
       east_.Answer(reply, context);
     };
     int answered = 0;
+    // The place is known and a connection is there: 1 ms is for the call alone.
+    EXPECT_TRUE(client_
+                    ->Call<bank::BankBranchClient>(
+                        "east", 5000, [&](auto& branch) { answered = ApplyAs(branch, 3); })
+                    .ok());
+    EXPECT_EQ(std::exchange(answered, 0), 3);
     const auto first = [&](bank::BankBranchClient& branch) {
       try {
         answered = ApplyAs(branch, 1);

@@ -2,6 +2,7 @@
 """Listeners, roles and frames of the Python package, by themselves. Quick."""
 
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -92,11 +93,40 @@ class Doors(unittest.TestCase):
         for _ in range(9):
             self.ask()
         self.tls = TlsContext(self.files("admin"))
-        for _ in range(3):
+        for _ in range(2):
             self.ask()
         for _ in range(16):
             self.addCleanup(socket.create_connection(("127.0.0.1", self.listener.port)).close)
         self.ask()
+        with self.assertRaises((TTransportException, OSError)):
+            self.ask()  # that was the last one
+
+    def test_files_are_read_again_after_a_want_of_descriptors(self):
+        """Files that came when none was to be had were taken for read, until they changed again."""
+        at = self.made.name
+        for name in ("roles", "teller.pem", "teller.key"):
+            with open(f"{at}/{name}", "rb") as old, open(f"{at}/late-{name}", "wb") as new:
+                new.write(old.read())
+            os.chmod(f"{at}/late-{name}", 0o600)
+        context = TlsContext(self.files("late-teller"))
+        before = context.load()
+        security = Security(SecurityOptions(self.files("east"), f"{at}/late-roles"))
+        with open(f"{at}/late-roles", "w", encoding="utf-8") as file:
+            file.write("nobody client *\n")
+        os.utime(f"{at}/late-teller.pem")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with self.assertLogs("troth", "ERROR"):
+                self.assertIs(context.load(), before)
+            security._look_at = 0  # pylint: disable=protected-access
+            with self.assertLogs("troth", "ERROR"):
+                self.assertIsNone(security.why_not("teller", "client", "east"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.assertIsNot(context.load(), before)
+        security._look_at = 0  # pylint: disable=protected-access
+        self.assertIsNotNone(security.why_not("teller", "client", "east"))
 
     def test_a_key_whose_mode_was_mended_is_read(self):
         at = self.made.name

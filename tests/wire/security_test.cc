@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -131,7 +132,7 @@ bool BrokenOff(int fd) {
 }
 
 TEST(DoorkeeperTest, BreaksTheOldestUnprovenOff) {
-  Doorkeeper doors(2, 1);
+  Doorkeeper doors(2, 9, 1);
   int a[2], b[2], c[2];
   for (int* pair : {a, b, c}) ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
   doors.Came(a[0]);
@@ -152,6 +153,18 @@ TEST(DoorkeeperTest, BreaksTheOldestUnprovenOff) {
   doors.Came(c[1]);  // the refused one has not left: it takes no place besides the bounds
   EXPECT_TRUE(BrokenOff(c[0]));
   for (const int* pair : {a, b, c}) close(pair[0]), close(pair[1]);
+}
+
+TEST(DoorkeeperTest, ManyNamesTakeNoMoreThanThereIs) {
+  Doorkeeper doors(2, 3, 2);
+  for (const auto& [fd, name] : {std::pair{901, "a"}, {902, "a"}, {903, "b"}}) {
+    doors.Came(fd);
+    EXPECT_TRUE(doors.Proved(fd, name));
+  }
+  doors.Came(904);
+  EXPECT_FALSE(doors.Proved(904, "c"));
+  doors.Leaves(901);
+  EXPECT_TRUE(doors.Proved(904, "c"));
 }
 
 // ---- The listener.
@@ -500,6 +513,19 @@ TEST_F(TlsTest, SaysThatNewFilesAreOfNoUse) {
   }
   Write(Path("roles"), "teller client *\n");
   EXPECT_THAT(look(), good);
+  // Found in review: files that came when no descriptor was to be had were not read again.
+  std::filesystem::copy(key, key + ".new");
+  std::filesystem::rename(key + ".new", key);
+  Write(Path("roles"), "nobody client *\n");
+  rlimit limit = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit none = {0, limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const std::string without = look();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_THAT(without, AllOf(StartsWith("certificate wrong"), HasSubstr("\nroles wrong")));
+  EXPECT_THAT(look(), good);
+  EXPECT_NE(security.WhyNot("teller", Role::kClient), std::nullopt);
 }
 
 TEST_F(TlsTest, WhoSaysNothingIsNotWaitedFor) {
@@ -550,7 +576,7 @@ TEST_F(TlsTest, OneCallerLeavesAPlace) {
   options.handshake_ms = 60'000;  // none of the half ones ends by itself
   Listen(options);
   std::vector<Caller> callers;
-  for (int i = 0; i < 24 + 8; ++i) {
+  for (int i = 0; i < 24 + 7; ++i) {
     callers.push_back(Connect(Files(i < 24 ? "admin" : "teller")));
     ASSERT_THAT(Hello(&callers.back()), i < 24 ? StartsWith("refused") : StartsWith("teller")) << i;
   }

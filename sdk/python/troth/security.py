@@ -67,6 +67,7 @@ class TlsContext:
         self._files = files
         self._lock = threading.Lock()
         self._tried: tuple | None = None
+        self._wrong = ""  # with the files as they are
         self._contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
 
     def load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -76,16 +77,20 @@ class TlsContext:
         files = self._files
         stamps = tuple(_stamp(path) for path in (files.certificate, files.key, files.authorities))
         with self._lock:
-            if self._contexts is not None and stamps == self._tried:
+            if self._contexts is not None and stamps == self._tried and not self._wrong:
                 return self._contexts
             self._tried = stamps
+            wrong, self._wrong = self._wrong, ""
             try:
                 self._contexts = (self._read(ssl.PROTOCOL_TLS_CLIENT),
                                   self._read(ssl.PROTOCOL_TLS_SERVER))
             except SecurityError as error:
                 if self._contexts is None:
                     raise
-                log.error("%s; what was read before serves on", error)
+                # Tried again: it need not be the files, descriptors may have been short.
+                self._wrong = str(error)
+                if self._wrong != wrong:
+                    log.error("%s; what was read before serves on", error)
             return self._contexts
 
     def _read(self, side: int) -> ssl.SSLContext:
@@ -223,6 +228,7 @@ class Security:
         self._lock = threading.Lock()
         self._roles: Roles | None = None
         self._stamp: tuple | None = None
+        self._wrong = ""  # with the file as it is
         self._look_at = 0.0
         if self.tls is None:
             if options.roles:
@@ -245,9 +251,10 @@ class Security:
     def _read_roles(self) -> None:
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         stamp = _stamp(self._options.roles)
-        if self._roles is not None and stamp == self._stamp:
+        if self._roles is not None and stamp == self._stamp and not self._wrong:
             return
         self._stamp = stamp
+        told, self._wrong = self._wrong, ""
         try:
             with open(self._options.roles, encoding="utf-8") as file:
                 self._roles = Roles(file.read())
@@ -255,7 +262,9 @@ class Security:
             wrong = SecurityError(f"--tls_roles '{self._options.roles}': {error}")
             if self._roles is None:
                 raise wrong from None
-            log.error("%s; what was read before holds on", wrong)
+            self._wrong = str(wrong)  # tried again, as descriptors may have been short
+            if self._wrong != told:
+                log.error("%s; what was read before holds on", wrong)
 
     def why_not(self, name: str, role: str, what: str = "") -> str | None:
         """Why the peer of that certificate may not act as `role`; None: it may. The file is looked

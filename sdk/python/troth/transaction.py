@@ -114,8 +114,13 @@ class Transaction:
                                                           self._deadline)
         except WorkFailed as error:
             raise self._fail(branch, error.failure, unheard=True) from None
-        with self._lock:
-            branch.instance = connection.instance  # the abort goes there, also without an answer
+        try:
+            with self._lock:
+                self._raise_if_ended()  # while it was connected: the abort went elsewhere
+                branch.instance = connection.instance  # it goes there, also without an answer
+        except WorkFailed:
+            self._client.give_back(connection)
+            raise
         context.deadline_ms = max(1, self._deadline.left_ms())  # connecting may have taken time
         timeout_ms = self._deadline.left_ms() + self._client.grace_ms
         try:

@@ -206,8 +206,9 @@ class Doors:
     (one more, and the oldest is broken off), and those of one certificate, so that no caller keeps
     the others out. Thread-safe."""
 
-    def __init__(self, max_unproven: int, max_per_name: int) -> None:
+    def __init__(self, max_unproven: int, max_proven: int, max_per_name: int) -> None:
         self._max_unproven = max_unproven
+        self._max_proven = max_proven
         self._max_per_name = max_per_name
         self._lock = threading.Lock()
         self._last = 0
@@ -228,10 +229,10 @@ class Doors:
             return self._last
 
     def proved(self, guest: int, name: str) -> bool:
-        """The handshake is done. False: too many of that name are here."""
+        """The handshake is done. False: too many, of that name or in all, are here."""
         with self._lock:
             self._forget(guest)
-            if sum(one == name for one in self._names.values()) >= self._max_per_name:
+            if len(self._names) >= self._max_proven or sum(one == name for one in self._names.values()) >= self._max_per_name:
                 return False
             self._names[guest] = name
             return True
@@ -267,7 +268,7 @@ class Listener:
         self._doors = None
         if self._tls is not None:
             unproven = max(8, max_connections // 4)
-            self._doors = Doors(unproven, max(1, max_connections // 4 * 3))
+            self._doors = Doors(unproven, max_connections, max(1, max_connections // 4 * 3))
             # One more: the next must be accepted for the oldest of them to be broken off.
             max_connections += unproven + 1
         self._places = threading.Semaphore(max_connections)
@@ -412,9 +413,9 @@ class Listener:
             raise TTransportException(TTransportException.NOT_OPEN, str(error)) from None
         if not self._doors.proved(guest, peer_name(sock)):
             sock.close()
-            self._tell("closing a connection from %s: too many of certificate '%s'", peer,
+            self._tell("closing a connection from %s: too many, of certificate '%s' or in all", peer,
                         peer_name(sock))
-            raise TTransportException(TTransportException.NOT_OPEN, "too many of a certificate")
+            raise TTransportException(TTransportException.NOT_OPEN, "too many connections")
         with self._lock:
             if self._stopping:
                 _shut(sock)
