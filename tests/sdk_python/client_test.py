@@ -370,6 +370,19 @@ class Client(unittest.TestCase):
             self.transaction()
         self.assertTrue(caught.exception.retryable)
 
+    def test_work_that_the_end_overtook_is_not_sent(self):
+        """While it was connected: the abort could not name the process it would have gone to."""
+        tx, connect = self.client.transaction(), self.client.connect_participant
+
+        def connect_slowly(*arguments):
+            connection = connect(*arguments)
+            tx.abort()
+            return connection
+        with mock.patch.object(self.client, "connect_participant", connect_slowly), \
+                self.assertRaises(troth.WorkFailed) as caught:
+            self.work(tx)
+        self.assertEqual((caught.exception.failure.reason, self.bank.contexts), (Reason.ENDED, []))
+
     def test_anothers_commit_under_the_id_is_not_ours(self):
         def foreign(_request):
             raise Refused(Reason.OTHER_PARTICIPANTS, "another list", False)
