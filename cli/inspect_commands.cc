@@ -58,8 +58,7 @@ Result<std::optional<wire::PreparedBranch>> AskDatabase(const ControlOptions& op
   const bool elsewhere = !address.machine.empty() && address.machine != MachineOf("/", "");
   if (elsewhere && !NamesHost(options.database)) {
     return Status(Code::kUnavailable,
-                  "that is an address of another machine: ask there, or name "
-                  "its host");
+                  "that is an address of another machine: ask there, or name its host");
   }
   PreparedQuestion question;
   question.gids = {branch.gid};

@@ -42,8 +42,7 @@ class CallProtocol : public apache::thrift::protocol::TCompactProtocolT<
   }
 
   bool owes_reply_ = false;
-  bool oneway_ =
-      false;  // nothing tells whether it was sent whole: what follows is of the same call
+  bool oneway_ = false;  // whether it was sent whole is not told
 };
 
 namespace {

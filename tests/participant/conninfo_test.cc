@@ -1,8 +1,10 @@
 // What is put behind a connection string, as libpq then understands it.
 #include "participant/conninfo.h"
 
+#include <filesystem>
 #include <map>
 #include <memory>
+#include <system_error>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -51,8 +53,10 @@ TEST(Conninfo, SaysWhereTheServerIs) {
 // to.
 TEST(Conninfo, AnAddressIsOfAMachineWhenTheServerIsThere) {
   const std::string here = MachineOf("/var/run/postgresql", "");
-  if (here.empty()) GTEST_SKIP() << "this machine has no /etc/machine-id";
-  EXPECT_THAT(here, testing::MatchesRegex("[0-9a-f]{12}"));
+  std::error_code none;
+  const auto id_bytes = std::filesystem::file_size("/etc/machine-id", none);
+  const bool has_id = !none && id_bytes >= 32;  // most containers have none
+  EXPECT_THAT(here, testing::MatchesRegex(has_id ? "[0-9a-f]{12}" : ""));
   EXPECT_EQ(MachineOf("@socket", ""), here);
   EXPECT_EQ(MachineOf("127.0.0.1", "127.0.0.1"), here);
   EXPECT_EQ(MachineOf("localhost", "::1"), here);

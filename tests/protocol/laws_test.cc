@@ -1,7 +1,7 @@
 // One test per law, and sub-law, of docs/protocol.md that the commit protocol can break, named
 // after it. The laws of the participant have their tests there: L12a, L12b, L13a, L13b, L13d
 // and the sweep's half of L14 in tests/participant; L15 and the log's half of L7b in
-// tests/recovery.
+// tests/recovery; what contradicts the log (L7d) in cut_log_test.cc.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <string>
 
-#include "tests/protocol/world.h"
+#include "tests/protocol/laws_fixture.h"
 
 namespace troth {
 namespace {
@@ -17,21 +17,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-template <typename T>
-std::vector<T> Of(const Actions& actions) {
-  std::vector<T> found;
-  for (const Action& action : actions) {
-    if (const T* a = std::get_if<T>(&action)) found.push_back(*a);
-  }
-  return found;
-}
-
-std::size_t CommitRecords(const World& world) {
-  return static_cast<std::size_t>(
-      std::count_if(world.handed_over().begin(), world.handed_over().end(),
-                    [](const LogRecord& r) { return std::holds_alternative<CommitRecord>(r); }));
-}
 
 // Whether anything among `actions` tells of a commit (law L5).
 bool TellsOfCommit(const Actions& actions) {
@@ -48,25 +33,6 @@ bool TellsOfCommit(const Actions& actions) {
     return false;
   });
 }
-
-class Laws : public testing::Test {
- protected:
-  Laws() { world.Run("open\n ready a b c\n lease 9"); }
-  std::string Run(std::string_view commands) { return world.Run(commands); }
-  // Runs, and says whether what came out contains `text`.
-  void Expect(std::string_view commands, const std::string& text) {
-    EXPECT_THAT(Run(commands), HasSubstr(text)) << "after: " << commands;
-  }
-  void ExpectNo(std::string_view commands, const std::string& text) {
-    EXPECT_THAT(Run(commands), Not(HasSubstr(text))) << "after: " << commands;
-  }
-  // Both branches of S prepared and its record handed over.
-  void Decide(const std::string& s) {
-    Run("commit " + s + " a b\n vote a " + s + " prepared=70" + s + "\n vote b " + s +
-        " prepared=90" + s);
-  }
-  World world;
-};
 
 // L1: the branches that voted are told one end, whatever comes in between.
 TEST_F(Laws, L1_NoTwoBranchesEndDifferently) {
@@ -273,118 +239,6 @@ TEST_F(Laws, L7a_NoIdAboveTheReserve) {
   const auto leases = Of<ReplyLease>(w.actions());
   ASSERT_EQ(leases.size(), 2u);
   EXPECT_EQ(leases[0].first + leases[0].count, leases[1].first);  // never shared
-}
-
-// What contradicts the log (L7d), and what then no longer happens.
-class CutLog : public Laws {
- protected:
-  void ExpectSuspect() {
-    EXPECT_FALSE(world.machine().suspicion().empty());
-    ExpectNo("lease 1", "lease 2-");
-    Expect("outcome 1.1", "pending");
-    Expect("inquiry b 1.1:1", "1.1=pending");
-    const std::size_t before = CommitRecords(world);
-    Run("commit 1 a b\n vote a 1 prepared=700\n vote b 1 prepared=900");
-    EXPECT_EQ(CommitRecords(world), before);
-  }
-};
-
-TEST_F(CutLog, L7d_BeyondTheEndOfItsEpoch) {
-  Run("crash\n ready a b c\n lease 2\n enroll a saw=1@1");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  Run("enroll a saw=1@2");
-  ExpectSuspect();
-}
-
-// Found by a transcript: an enrolment that came before the new epoch was durable was not
-// compared, and absence was answered as abort.
-TEST_F(CutLog, L7d_AlsoBeforeTheNewEpochIsDurable) {
-  Run("crash\n enroll a saw=1@9");
-  EXPECT_FALSE(world.machine().suspicion().empty());
-  Run("ready b c\n durable");
-  ExpectSuspect();
-}
-
-TEST_F(CutLog, L7d_AnEpochNeverBegun) {
-  Run("crash\n ready a b c\n lease 2\n inquiry a saw=9-0badcafe@1 1.2:5");
-  ExpectSuspect();
-}
-
-TEST_F(CutLog, L7d_TheSameNumberWithOtherBits) {
-  Run("crash\n ready a b c\n lease 2\n enroll a saw=2-0badcafe@1");
-  ExpectSuspect();
-}
-
-TEST_F(CutLog, L7d_BeyondThisEpochsOwnPosition) {
-  Run("crash\n ready a b c\n lease 2\n enroll a saw=2@99");
-  ExpectSuspect();
-}
-
-TEST_F(CutLog, L7d_APreparedIdAboveTheReserve) {
-  Run("crash\n ready a b c\n lease 2\n inquiry a 1.10000:5");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  Run("inquiry a 1.10001:5");
-  ExpectSuspect();
-}
-
-TEST_F(CutLog, L7d_RecordedCommitsAreStillDelivered) {
-  Decide("1");
-  Run("durable\n crash\n ready a\n enroll b saw=1@99");
-  EXPECT_FALSE(world.machine().suspicion().empty());
-  Expect("up b", "finish p1 1-0a0a0a01.1 commit");
-  Expect("inquiry b 1.1:901", "1.1=committed:commit");
-}
-
-// Found by reading: leases that waited for the epoch's record were granted under suspicion.
-TEST_F(CutLog, L7d_WhoeverWaitsForALeaseGetsNone) {
-  Run("crash\n lease 1\n enroll a saw=1@99");
-  ExpectNo("durable", "lease 2-");
-}
-
-TEST_F(CutLog, L7d_ADiscardedReportStaysDiscarded) {
-  Run("crash\n ready a b c\n enroll a saw=1@99");
-  Expect("discard-report a\n durable", "done");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  // Also when the participant moves, and over a restart.
-  Run("enroll a port=7009\n durable\n enroll a port=7009 saw=1@99");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  Run("crash\n enroll a port=7009 saw=1@99");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-}
-
-TEST_F(CutLog, L7d_AnAcceptedGapIsNotMine) {
-  Run("crash\n ready a b c\n inquiry a saw=1@99\n accept-gap\n durable");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  Expect("outcome 1.1", "not-mine");
-  Expect("inquiry a 1.1:700 saw=1@99", "1.1=not-mine");
-  Expect("lease 1", "lease 2-");
-}
-
-TEST_F(CutLog, L7d_AfterAGapTheNextEpochLiesAboveAllReported) {
-  Run("crash\n ready a b c\n inquiry a saw=9-0badcafe@1\n accept-gap\n durable");
-  ExpectNo("lease 1", "lease 2-");  // participants would refuse this epoch
-  Run("crash\n ready a b c\n inquiry a saw=9-0badcafe@1");
-  EXPECT_EQ(world.machine().epoch().number, 10u);
-  Expect("lease 1", "lease 10-");
-}
-
-// Found in review: with such a gap accepted the next epoch had no number, and the log never opened.
-TEST_F(CutLog, L7d_AGapLeavesNumbersForTheNextEpochs) {
-  Run("crash\n ready a b c\n inquiry a saw=4294967295-0badcafe@1");
-  Expect("accept-gap", "refused invalid \"a report names epoch 4294967295");
-  EXPECT_FALSE(world.machine().suspicion().empty());
-  Run("discard-report a\n durable");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  Run("crash\n ready a b c");
-  EXPECT_EQ(world.machine().epoch().number, 3u);
-}
-
-// Found in review: what a forgotten participant had reported kept a true gap from being accepted.
-TEST_F(CutLog, L7d_AForgottenReportTellsNothing) {
-  Run("crash\n ready a b c\n inquiry a saw=4294967295-0badcafe@1\n forget a\n durable");
-  EXPECT_TRUE(world.machine().suspicion().empty());
-  Run("enroll b saw=9-0badcafe@1");
-  Expect("accept-gap\n durable", "done");
 }
 
 TEST_F(Laws, L7d_AbsenceWaitsUntilAllWereHeard) {
