@@ -28,8 +28,6 @@ EnrolmentAsked EnrolmentOf(const std::string& name, std::uint32_t number) {
   asked.participant.peer_host = "127.0.0.1";
   asked.participant.peer_port = 1;
   asked.instance = "fedcba9876543210";
-  asked.host = "127.0.0.1";
-  asked.port = 1;
   return asked;
 }
 

@@ -17,7 +17,7 @@ constexpr std::size_t kMaxMarkBytes = 64;
 
 // Of branches whose database went away, so many are recorded in a step: within the room that the
 // log keeps beside commits.
-constexpr std::size_t kElsewhereAtOnce = 64;
+constexpr std::size_t kOfFormerDatabaseAtOnce = 64;
 
 // Fingerprint of a participant list, whatever its order. Never 0.
 std::uint32_t Fingerprint(const std::vector<BranchClaim>& branches) {
@@ -490,7 +490,7 @@ void CommitProtocol::SendFinishTo(const LocalId& id, const Transaction& tx, Bran
   if (!registry_.at(branch->evidence.participant).up) return;  // ParticipantUp comes back to it
   if (branch->evidence.database != registry_.at(branch->evidence.participant).record.database) {
     // The evidence is of the database that the name meant before (law L13c): nothing there is ours.
-    At(now_ + 1, Timer{Timer::kElsewhere, id, branch->evidence.participant});
+    At(now_ + 1, Timer{Timer::kOfFormerDatabase, id, branch->evidence.participant});
     return;
   }
   branch->state = BranchState::kFinishSent;
@@ -538,15 +538,15 @@ void CommitProtocol::On(const TimePassed& e) {
   now_ = e.now;
   unix_ms_ = e.unix_ms;
   leases_.Expire(now_);
-  std::size_t elsewhere = 0;
+  std::size_t of_former_database = 0;
   while (!timers_.empty() && timers_.begin()->first <= now_) {
     const std::vector<Timer> due = std::move(timers_.begin()->second);
     timers_.erase(timers_.begin());
     for (const Timer& timer : due) {
       auto tx = transactions_.find(timer.id);
       if (tx == transactions_.end()) continue;
-      if (timer.kind == Timer::kElsewhere) {
-        if (++elsewhere > kElsewhereAtOnce) {
+      if (timer.kind == Timer::kOfFormerDatabase) {
+        if (++of_former_database > kOfFormerDatabaseAtOnce) {
           At(now_ + 1, timer);
         } else {
           On(FinishArrived{timer.id, timer.participant, true, Finished::kHazard,
@@ -569,7 +569,7 @@ void CommitProtocol::On(const TimePassed& e) {
   ForgetIdleTimers();
   if (now_ - retained_at_ >= 1000) {
     // One call drops so much, lest anybody waits for it; what is left goes soon after.
-    const bool more = state_.Retain(now_, EndedLine(), options_.retention);
+    const bool more = state_.Retain(now_, lease_line(), options_.retention);
     retained_at_ = more ? now_ - 990 : now_;
   }
 }
@@ -584,34 +584,28 @@ void CommitProtocol::ForgetIdleTimers() {
   }
 }
 
-// Every id below is of an ended lease or epoch, and not in flight: past the end of its lease
-// only a transaction whose record is not durable yet is.
-LocalId CommitProtocol::EndedLine() const {
-  LocalId line{epoch_, leases_.line()};
-  for (const Undurable& u : undurable_) {
-    if (const auto* commit = std::get_if<CommitRecord>(&u.record))
-      line = std::min(line, commit->id);
-  }
-  return line;
-}
-
 // Law L4: a deadline aborts what is undecided, and nothing else.
 void CommitProtocol::OnDeadline(Transactions::iterator tx) {
-  if (tx->second.state == State::kPreparing && tx->second.deadline <= now_) {
-    std::string late;
-    for (const Branch& branch : tx->second.branches) {
-      if (branch.state != BranchState::kIdle && branch.state != BranchState::kPrepareSent) continue;
-      late = registry_.at(branch.evidence.participant).record.name;
-      break;
-    }
-    BecomeAborted(tx, Refusal{Reason::kDeadline, true,
-                              "the deadline passed while waiting for '" + late + "'", late, ""});
-    return;
-  }
   if (tx->second.state == State::kDeciding) {
     TROTH_MARK("deadline-after-the-hand-over");
     return;  // answered when durable
   }
+  if (tx->second.state == State::kCommitted || tx->second.deadline > now_) {
+    AnswerOverdueWaiters(tx);
+    return;
+  }
+  std::string late;
+  for (const Branch& branch : tx->second.branches) {
+    if (branch.state != BranchState::kIdle && branch.state != BranchState::kPrepareSent) continue;
+    late = registry_.at(branch.evidence.participant).record.name;
+    break;
+  }
+  BecomeAborted(tx, Refusal{Reason::kDeadline, true,
+                            "the deadline passed while waiting for '" + late + "'", late, ""});
+}
+
+// Those whose own time is over, while the transaction's is not, or does not matter any more.
+void CommitProtocol::AnswerOverdueWaiters(Transactions::iterator tx) {
   std::vector<Waiter> staying;
   for (const Waiter& waiter : tx->second.waiters) {
     if (waiter.until > now_) {

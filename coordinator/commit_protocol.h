@@ -80,7 +80,7 @@ class CommitProtocol {
   bool log_full() const { return !log_room_; }
   const std::string& suspicion() const { return registry_.Suspicion(); }
   std::uint64_t durable_batch() const { return durable_batch_; }
-  // Every id below is of an ended epoch or lease, and its fate is in the log or nowhere.
+  // Every id below is of an ended epoch or lease, and not in flight.
   LocalId lease_line() const;
   std::size_t undecided() const { return undecided_; }
   std::size_t unacknowledged() const { return transactions_.size() - undecided_; }
@@ -110,7 +110,7 @@ class CommitProtocol {
 
   enum class State : std::uint8_t { kPreparing, kDeciding, kCommitted };
   enum class BranchState : std::uint8_t {
-    kIdle,         // no vote; prepare not sent, or its call was lost
+    kIdle,         // no vote; prepare not sent, its call lost, or the work was still under way
     kPrepareSent,  // no vote yet
     kReadOnly,     // voted read-only: over
     kPrepared,     // voted prepared; finish not sent, or its call was lost
@@ -150,7 +150,7 @@ class CommitProtocol {
     std::string instance;  // enrolments: who is to be connected
   };
   struct Timer {
-    enum Kind : std::uint8_t { kDeadline, kRetry, kElsewhere } kind = kDeadline;
+    enum Kind : std::uint8_t { kDeadline, kRetry, kOfFormerDatabase } kind = kDeadline;
     LocalId id;
     ParticipantIndex participant = 0;
   };
@@ -192,6 +192,7 @@ class CommitProtocol {
   void BecomeCommitted(const CommitRecord& record);
   void BecomeEnded(Transactions::iterator tx);
   void OnDeadline(Transactions::iterator tx);
+  void AnswerOverdueWaiters(Transactions::iterator tx);
   void SendPrepareTo(const LocalId& id, const Transaction& tx, Branch* branch);
   void SendFinishTo(const LocalId& id, const Transaction& tx, Branch* branch);
   void OnDurable(const Undurable& u);
@@ -208,7 +209,6 @@ class CommitProtocol {
   // Knowledge.
   bool LogWhole() const;
   bool InLiveLease(const LocalId& id) const;
-  LocalId EndedLine() const;
   void BeginServing();
   // Why no other transaction may bear this key, to follow its name; empty: one may.
   std::string HolderOf(const std::string& key) const;

@@ -148,6 +148,7 @@ bool CommitProtocol::InLiveLease(const LocalId& id) const {
   return id.epoch == epoch_ && leases_.Live(id.sequence);
 }
 
+// Past the end of its lease only a transaction whose record is not durable yet is in flight.
 LocalId CommitProtocol::lease_line() const {
   LocalId line{epoch_, leases_.line()};
   for (const Undurable& u : undurable_) {
@@ -578,16 +579,12 @@ CommitProtocol::Branch* CommitProtocol::FindBranch(Transaction* tx, ParticipantI
 // ------------------------------------------------------------------------------------- views
 
 std::string CommitProtocol::DebugString(const LocalId& id) const {
-  static constexpr const char* kStates[] = {"preparing", "deciding", "committed"};
-  static constexpr const char* kBranches[] = {"idle",     "prepare-sent", "read-only",
-                                              "prepared", "finish-sent",  "acknowledged"};
-  auto tx = transactions_.find(id);
   std::string text = id.ToString() + " " + std::string(InDoubtAnswerName(Resolve(Full(id))));
-  if (tx == transactions_.end()) return text;
-  text += std::string(" ") + kStates[static_cast<int>(tx->second.state)];
-  for (const Branch& branch : tx->second.branches) {
-    text += " " + registry_.at(branch.evidence.participant).record.name + "=" +
-            kBranches[static_cast<int>(branch.state)];
+  const std::optional<TransactionView> view = Find(id);
+  if (!view) return text;
+  text += " " + view->state;
+  for (const BranchView& branch : view->branches) {
+    text += " " + branch.participant + "=" + branch.state;
   }
   return text;
 }
@@ -618,7 +615,10 @@ TransactionView CommitProtocol::ViewOf(const LocalId& id, const Transaction& tx)
   TransactionView view{id, kStates[static_cast<int>(tx.state)], {}, tx.began, {}, tx.key};
   for (const Branch& branch : tx.branches) {
     const std::string& name = registry_.at(branch.evidence.participant).record.name;
-    view.branches.push_back({name, kBranches[static_cast<int>(branch.state)], branch.evidence});
+    // It answered that its work is under way, and will be asked again.
+    const bool again = branch.state == BranchState::kIdle && branch.retry_ms > 0;
+    const auto state = again ? BranchState::kPrepareSent : branch.state;
+    view.branches.push_back({name, kBranches[static_cast<int>(state)], branch.evidence});
     if (branch.state == BranchState::kReadOnly || branch.state == BranchState::kAcknowledged) {
       continue;
     }

@@ -110,7 +110,7 @@ class Coordinator {
   std::vector<Event> waiting_ TROTH_GUARDED_BY(mutex_);
   RunningMs next_timer_ TROTH_GUARDED_BY(mutex_) = 0;
 
-  // Touched by the thread that has set running_, and by nobody else.
+  // Touched by the thread that has set running_, or under mutex_ while nobody has.
   CommitProtocol protocol_;
   std::vector<Event> round_;
   Actions actions_;

@@ -24,7 +24,8 @@ class DecisionLog {
   // Bytes of records that may be handed over without any more disk space.
   virtual std::uint64_t RoomBytes() const = 0;
 
-  // Every id below `line` is of an ended lease or epoch: retention may count from here.
+  // Every id below `line` is of an ended lease or epoch and not in flight: retention may count
+  // from here.
   virtual void SetLeaseLine(const LocalId& line) = 0;
 
   // Takes all that wait as one batch. False when there is nothing, or a flush is under way.

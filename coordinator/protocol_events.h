@@ -15,7 +15,7 @@
 namespace troth {
 
 using RunningMs = std::int64_t;
-// Names whoever waits for a reply; given by the monitor, 0 is nobody.
+// Names whoever waits for a reply. Chosen by who submits the event; 0: nobody waits.
 using ReplyToken = std::uint64_t;
 
 // Why something was refused; the numbers are those of thrift/troth.thrift.
@@ -112,8 +112,6 @@ struct EnrolmentAsked {
   ReplyToken token = 0;
   ParticipantRecord participant;  // index is the registry's to give
   std::string instance;
-  std::string host;  // where applications reach it
-  std::uint32_t port = 0;
   SeenPosition seen;
 };
 struct InquiryItem {

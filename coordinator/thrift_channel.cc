@@ -312,6 +312,7 @@ void ThriftChannel::Disconnect(ParticipantIndex participant) {
     places_.erase(place->id);
   }
   peer->places.clear();
+  if (was_up) peer->down_since = SteadyClock::now();
   if (was_up) coordinator_->Enqueue(ParticipantDown{peer->index});
 }
 

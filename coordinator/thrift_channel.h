@@ -38,10 +38,10 @@ class ThriftChannel : public ParticipantChannel, public AnswerSource {
   explicit ThriftChannel(Options options);
   ~ThriftChannel() override;
 
-  // Before anything else. `submit` takes events from any thread; `nudge` is called after
-  // events that came from threads of the channel's own.
+  // Before anything else. `nudge` is called after events that came from threads of the
+  // channel's own.
   void Start(Coordinator* coordinator, std::function<void()> nudge);
-  // Closes everything and joins the threads that reconnect.
+  // Joins the threads that reconnect. Connections close with the channel.
   void Stop();
 
   // ParticipantChannel.

@@ -305,8 +305,8 @@ struct BranchReport {
   /** Its name in pg_prepared_xacts. */
   2: required string gid,
   /**
-   * To the coordinator: `not-asked` (its prepare could not be sent), `asked`, `read-only`,
-   * `prepared` (voted so), `finishing` (the decision was sent), `acknowledged`; `unheard-of`: the
+   * To the coordinator: `not-asked` (its prepare could not be sent), `asked` (no vote yet: its
+   * work may be under way still), `read-only`, `prepared` (voted so), `finishing` (the decision was sent), `acknowledged`; `unheard-of`: the
    * participant holds it, and no commit that names it is known here (none was asked, or its record
    * is kept no more); `left-out`: the participant holds it, and the commit, known with all its
    * branches, does not name it: it is rolled back when the participant asks; `unknown`: the participant

@@ -233,8 +233,6 @@ EnrolmentAsked World::Enrolment(const Words& w) const {
   e.participant.peer_port = 7001;
   w.Set("port", &e.participant.peer_port);
   e.instance = "i-" + w[1];
-  e.host = w[1];
-  e.port = 7000;
   e.seen = Seen(w.Get("saw"));
   return e;
 }

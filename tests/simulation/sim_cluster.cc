@@ -564,8 +564,6 @@ void Cluster::Enroll(int i, std::uint64_t life) {
         e.participant.peer_host = p(i).name();
         e.participant.peer_port = 1;
         e.instance = p(i).alive() ? p(i).instance() : "gone";
-        e.host = p(i).name();
-        e.port = 2;
         if (p(i).alive()) {
           const SenderSaid seen = p(i).Seen(coordinator_id_);
           e.seen = SeenPosition{{seen.epoch, seen.random}, seen.position};
