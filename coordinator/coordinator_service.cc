@@ -18,7 +18,9 @@
 #include "common/thread_annotations.h"
 #include "common/traceparent.h"
 #include "common/vote_mac.h"
+#include "coordinator/participant_directory.h"
 #include "coordinator/resolve_service.h"
+#include "coordinator/status_metrics.h"
 #include "coordinator/wire_values.h"
 #include "recovery/heuristics.h"
 #include "troth_constants.h"
@@ -55,49 +57,8 @@ TransactionId ParseId(const std::string& text) {
 
 }  // namespace
 
-// Where applications reach participants: what enrolments said, kept in memory only. After a
-// restart participants enroll again at once, and every 10 s; an instance that does not is gone.
-class Directory {
- public:
-  struct Entry {
-    std::string participant;
-    std::string instance;
-    std::string host;
-    std::int32_t port = 0;
-    ParticipantIndex index = 0;
-    SteadyClock::time_point heard;
-  };
-  void Set(Entry entry) TROTH_EXCLUDES(mutex_) {
-    entry.heard = SteadyClock::now();
-    MutexLock lock(&mutex_);
-    std::vector<Entry>& instances = entries_[entry.participant];
-    // What was at its address, or bore its name, is what enrolls now; of others that are silent
-    // one is kept: the participant is registered, and may come back.
-    const auto silent = entry.heard - kForgetAfter;
-    std::erase_if(instances, [&](const Entry& known) {
-      return known.instance == entry.instance || known.heard < silent ||
-             (known.host == entry.host && known.port == entry.port) || known.index != entry.index;
-    });
-    instances.push_back(std::move(entry));
-  }
-  std::vector<Entry> Copy(const std::vector<std::string>& names) const TROTH_EXCLUDES(mutex_) {
-    MutexLock lock(&mutex_);
-    std::vector<Entry> copy;
-    for (const auto& [name, instances] : entries_) {
-      if (!names.empty() && std::find(names.begin(), names.end(), name) == names.end()) continue;
-      copy.insert(copy.end(), instances.begin(), instances.end());
-    }
-    return copy;
-  }
-
- private:
-  static constexpr std::chrono::seconds kForgetAfter{25};
-  mutable Mutex mutex_;
-  std::map<std::string, std::vector<Entry>> entries_ TROTH_GUARDED_BY(mutex_);
-};
-
-// The secrets of the participants that enrolled in this epoch: nobody else makes votes that bear
-// one, and to derive it costs as much as to check a vote.
+// Keeps the derived secrets of the participants that enrolled in this epoch: to derive one costs as
+// much as to check a vote. Names that nobody enrolled take no memory.
 class Secrets {
  public:
   explicit Secrets(std::string of_epoch) : of_epoch_(std::move(of_epoch)) {}
@@ -136,7 +97,7 @@ struct CoordinatorServer::Rep {
   Crew* crew;
   ThriftChannel* channel;
   Secrets secrets;
-  Directory directory;
+  ParticipantDirectory directory;
   SteadyClock::time_point started = SteadyClock::now();
   std::unique_ptr<Listener> clients, peers, administrators;
 
@@ -164,18 +125,9 @@ struct CoordinatorServer::Rep {
   }
   std::vector<BranchClaim> Claims(const std::string& id,
                                   const std::vector<wire::BranchClaim>& list) const;
-  void FillParticipants(const CommitProtocol& protocol, MetricPage* page) const;
 };
 
 namespace {
-
-const char* StateOf(const CommitProtocol& protocol) {
-  return !protocol.suspicion().empty() ? "log-suspect"
-         : protocol.draining()         ? "draining"
-         : protocol.log_full()         ? "log-full"
-         : protocol.serving()          ? "serving"
-                                       : "opening";
-}
 
 const char* NameOf(wire::OutcomeKind::type kind) {
   switch (kind) {
@@ -186,52 +138,6 @@ const char* NameOf(wire::OutcomeKind::type kind) {
     case wire::OutcomeKind::EXPIRED: return "expired";
   }
   return "";
-}
-
-void FillTransactions(const CommitProtocol& protocol, MetricPage* page) {
-  const auto counters = protocol.counters();
-  const char* const ended = "Transactions that ended in this life of the coordinator.";
-  page->Counter("troth_transactions_total", ended, static_cast<double>(counters.committed),
-                {{"outcome", "committed"}});
-  page->Counter("troth_transactions_total", ended, static_cast<double>(counters.aborted),
-                {{"outcome", "aborted"}});
-  page->Counter("troth_transactions_total", ended, static_cast<double>(counters.read_only),
-                {{"outcome", "read-only"}});
-  page->Gauge("troth_transactions_in_flight", "Asked to commit, and not decided.",
-              static_cast<double>(protocol.undecided()));
-  page->Gauge("troth_transactions_unacknowledged", "Decided, and not applied everywhere.",
-              static_cast<double>(protocol.unacknowledged()));
-  const char* const why = "Transactions that were aborted in this life, by reason.";
-  for (const auto& [reason, count] : counters.aborted_by_reason) {
-    page->Counter("troth_aborts_total", why, static_cast<double>(count),
-                  {{"reason", std::string(ReasonName(reason))}});
-  }
-  const char* const messages =
-      "Messages to participants; with troth_participant_calls_total: how many share a call.";
-  page->Counter("troth_messages_total", messages, static_cast<double>(counters.prepares_sent),
-                {{"message", "prepare"}});
-  page->Counter("troth_messages_total", messages, static_cast<double>(counters.finishes_sent),
-                {{"message", "finish"}});
-  page->Counter("troth_retries_total", "Prepares and finishes that were asked again.",
-                static_cast<double>(counters.retries));
-  page->Counter("troth_inquiries_total", "Prepared branches that participants asked about.",
-                static_cast<double>(counters.inquiries));
-  page->Counter("troth_early_votes_total", "Votes that clients carried.",
-                static_cast<double>(counters.early_votes));
-  page->Gauge("troth_state", "1 for the state that the coordinator is in.", 1,
-              {{"state", StateOf(protocol)}});
-  const auto oldest = protocol.List(1);
-  page->Gauge("troth_oldest_transaction_seconds",
-              "Age of the oldest transaction that is in flight or not acknowledged.",
-              oldest.empty() ? 0 : static_cast<double>(protocol.now() - oldest[0].began) / 1e3);
-  int hazards = 0;
-  for (const HeuristicRecord& record : protocol.state().heuristics()) hazards += record.hazard;
-  const auto all = static_cast<int>(protocol.state().heuristics().size());
-  page->Gauge("troth_heuristics",
-              "Branches settled by a person's order, or ended against the decision.",
-              all - hazards);
-  page->Gauge("troth_hazards", "Branches of which the evidence does not tell how they ended.",
-              hazards);
 }
 
 class ClientHandler : public wire::CoordinatorIf {
@@ -299,7 +205,7 @@ class ClientHandler : public wire::CoordinatorIf {
 
   void resolve(std::vector<wire::ParticipantAddress>& reply,
                const std::vector<std::string>& names) override {
-    for (Directory::Entry& entry : rep_->directory.Copy(names)) {
+    for (ParticipantDirectory::Entry& entry : rep_->directory.Copy(names)) {
       wire::ParticipantAddress address;
       address.up = rep_->channel->Up(entry.index, entry.instance);
       address.participant = std::move(entry.participant);
@@ -412,8 +318,6 @@ class PeerHandler : public wire::CoordinatorPeerIf {
     record.peer_host = enrolment.host;
     record.peer_port = static_cast<std::uint32_t>(enrolment.peer_port);
     asked.instance = enrolment.instance;
-    asked.host = enrolment.host;
-    asked.port = static_cast<std::uint32_t>(enrolment.port);
     asked.seen = OfUs(enrolment.seen);
     const Action action = rep_->Ask(std::move(asked));
     rep_->directory.Set({enrolment.participant,
@@ -716,39 +620,13 @@ std::string CoordinatorServer::State() const {
 void CoordinatorServer::FillMetrics(MetricPage* page) const {
   rep_->Look([&](const CommitProtocol& protocol) {
     FillTransactions(protocol, page);
-    rep_->FillParticipants(protocol, page);
+    FillParticipants(protocol, *rep_->channel, page);
   });
-  const ThriftChannel::Stats calls = rep_->channel->stats();
-  const char* const help = "Calls to participants; each carries what was waiting.";
-  page->Counter("troth_participant_calls_total", help, static_cast<double>(calls.prepare_calls),
-                {{"call", "prepare"}});
-  page->Counter("troth_participant_calls_total", help, static_cast<double>(calls.finish_calls),
-                {{"call", "finish"}});
-  page->Counter("troth_participant_connects_total", "Times a participant was connected to.",
-                static_cast<double>(calls.reconnects));
-  page->Gauge("troth_channel_queue", "Messages to participants that wait for a call to end.",
-              static_cast<double>(calls.queued));
+  FillCalls(rep_->channel->stats(), page);
   if (rep_->options.inspection != nullptr) {
     page->Counter("troth_timeline_lost_total",
                   "Notes of what happened to transactions that were not kept: too many at once.",
                   static_cast<double>(rep_->options.inspection->lost()));
-  }
-}
-
-void CoordinatorServer::Rep::FillParticipants(const CommitProtocol& protocol,
-                                              MetricPage* page) const {
-  const Registry& registry = protocol.registry();
-  for (ParticipantIndex i = 0; i < registry.size(); ++i) {
-    const Registry::Participant& p = registry.at(i);
-    if (p.record.forgotten) continue;
-    const MetricLabels name = {{"participant", p.record.name}};
-    page->Gauge("troth_participant_up", "1 while the coordinator is connected to it.",
-                channel->Up(i) ? 1 : 0, name);
-    page->Gauge("troth_participant_down_seconds", "Since when there is no connection; 0: there is.",
-                static_cast<double>(channel->Where(i).down_ms) / 1e3, name);
-    page->Gauge("troth_participant_unacknowledged",
-                "Transactions decided here and not acknowledged there.",
-                static_cast<double>(p.unacknowledged), name);
   }
 }
 

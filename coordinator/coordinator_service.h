@@ -1,6 +1,7 @@
 // The coordinator's Thrift edge: three listeners (clients, peers, administrators) so that a
-// full one never blocks another. Turns calls into events and replies into answers; decides
-// nothing. thrift/coordinator.thrift has the contract of each call.
+// full one never blocks another. Turns calls into events and replies into answers, and an
+// administrator's order into the steps of its plan; decides nothing. thrift/coordinator.thrift has
+// the contract of each call.
 #pragma once
 
 #include <memory>
