@@ -391,6 +391,7 @@ void CommitProtocol::On(const FinishArrived& e) {
   }
   if (e.finished != Finished::kDone) {
     TROTH_MARK("ended-otherwise-than-decided");
+    branch->otherwise = true;
     const bool hazard = e.finished == Finished::kHazard;
     ++(hazard ? counters_.hazards : counters_.heuristics);
     Append(HeuristicRecord{e.id, e.participant, hazard, e.message, unix_ms_}, /*force=*/true);
@@ -407,7 +408,7 @@ void CommitProtocol::BecomeEnded(Transactions::iterator tx) {
   const LocalId id = tx->first;
   // A crash before this is durable finishes once more: harmless, and proven by evidence.
   Append(EndRecord{id}, /*force=*/false);
-  for (const Waiter& waiter : tx->second.waiters) ReplyCommitted(id, nullptr, waiter.token);
+  for (const Waiter& waiter : tx->second.waiters) ReplyCommitted(id, &tx->second, waiter.token);
   transactions_.erase(tx);
 }
 

@@ -87,13 +87,12 @@ class CommitProtocol {
   const Counters& counters() const { return counters_; }
   const Registry& registry() const { return registry_; }
   const RecoveredState& state() const { return state_; }
-  // What the machine knows of a transaction, one line; stable.
+  // What it knows of a transaction, one line; stable.
   std::string DebugString(const LocalId& id) const;
   // What an inquiry after the id would be answered (in_doubt.h).
   InDoubtAnswer Resolve(const TransactionId& id) const;
-  // One that is in memory: undecided, or decided and not acknowledged.
+  // Of those in memory: undecided, or decided and not acknowledged. List: by id, at most `limit`.
   std::optional<TransactionView> Find(const LocalId& id) const;
-  // Transactions in memory, by id, at most `limit`.
   std::vector<TransactionView> List(std::size_t limit) const;
   // Checks what must hold between any two steps; dies if it does not.
   void CheckInvariants() const;
@@ -121,6 +120,7 @@ class CommitProtocol {
     BranchRecord evidence;  // participant always; the rest once prepared
     BranchState state = BranchState::kIdle;
     bool read_only = false;
+    bool otherwise = false;  // acknowledged, and not as decided (or nobody knows)
     std::uint32_t works = 0;
     std::uint32_t retry_ms = 0;
     std::string mark;

@@ -331,7 +331,8 @@ void CommitProtocol::On(const KeyAsked& e) {
 // Laws L9b, L14.
 void CommitProtocol::On(const Inquired& e) {
   ReplyAnswers reply{e.token, {}};
-  if (const Registry::Participant* participant = registry_.FindDurable(e.participant)) {
+  const Registry::Participant* participant = registry_.FindDurable(e.participant);
+  if (participant != nullptr) {
     const ParticipantIndex index = participant->record.index;
     registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
                      /*enrolled=*/false);
@@ -343,6 +344,11 @@ void CommitProtocol::On(const Inquired& e) {
   for (const InquiryItem& item : e.items) {
     ++counters_.inquiries;
     InquiryAnswer answer{item.id, Resolve(item.id)};
+    // Nothing is compared with what nobody enrolled has seen; and that it ever was registered may
+    // be what the log has lost. It is told of absence once it has enrolled (law L7d).
+    if (participant == nullptr && answer.answer == InDoubtAnswer::kAborted) {
+      answer.answer = InDoubtAnswer::kPending;
+    }
     if (answer.answer == InDoubtAnswer::kCommitted) {
       const auto commit = state_.FindCommit(item.id.local);
       for (const BranchRecord& branch : commit->branches) {
@@ -382,18 +388,23 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
                " bytes");
     return;
   }
-  if (const auto* known = registry_.Find(e.participant.name); known != nullptr && known->leaving) {
+  const Registry::Participant* known = registry_.Find(e.participant.name);
+  if (known != nullptr && known->leaving) {
     Refuse(e.token, Reason::kNotServing, "this participant is being forgotten", true);
     return;
   }
+  const Registry::Life life{epoch_, last_batch_, durable_batch_};
+  // Whatever becomes of the enrolment: what it saw of this log counts (law L7d).
+  if (known != nullptr) {
+    registry_.Report(known->record.index, e.seen, state_, life, now_, /*enrolled=*/false);
+  }
   std::string why;
   Registry::Binding binding = registry_.Classify(e.participant, &why);
-  // Another instance beside the one that the log knows: one address is enough there.
-  const bool beside = binding == Registry::Binding::kMoved && serving_ &&
-                      registry_.Find(e.participant.name)->durable &&
-                      registry_.Find(e.participant.name)->up;
-  // Its machine can be recorded when there is room again.
-  const bool later = binding == Registry::Binding::kNarrowed && !log_room_;
+  const bool moved = binding == Registry::Binding::kMoved && serving_ && known->durable;
+  // Another instance beside the one that the log knows: one address is enough there. Without room
+  // its place, or its machine, is recorded another time.
+  const bool beside = moved && known->up;
+  const bool later = !log_room_ && (moved || binding == Registry::Binding::kNarrowed);
   if (beside || later) binding = Registry::Binding::kSame;
   switch (binding) {
     case Registry::Binding::kTaken: Refuse(e.token, Reason::kNameTaken, why); return;
@@ -401,7 +412,6 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
     case Registry::Binding::kNarrowed:
     case Registry::Binding::kMoved: {
       if (RefuseWithoutRoom(e.token)) return;
-      const Registry::Participant* known = registry_.Find(e.participant.name);
       // Processes of the database that the name was bound to before are spoken to no more, nor
       // those that were let in as long as nobody knew of which machine it is: its own enrol again.
       if (known != nullptr && binding != Registry::Binding::kMoved) {
@@ -409,17 +419,14 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       }
       const ParticipantRecord record = registry_.Bind(e.participant);
       Append(record, /*force=*/true, e.token, e.instance);
-      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
-                       /*enrolled=*/true);
+      registry_.Report(record.index, e.seen, state_, life, now_, /*enrolled=*/true);
       return;
     }
     case Registry::Binding::kSame: {
-      Registry::Participant* participant = registry_.Find(e.participant.name);
-      const ParticipantRecord& record = participant->record;
-      registry_.Report(record.index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
-                       /*enrolled=*/true);
+      const ParticipantRecord& record = known->record;
+      registry_.Report(record.index, e.seen, state_, life, now_, /*enrolled=*/true);
       // Nor before this epoch is durable: its record comes before this one.
-      if (!participant->durable || !serving_) {
+      if (!known->durable || !serving_) {
         Append(record, /*force=*/true, e.token, e.instance);
         return;
       }
@@ -428,11 +435,11 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       place.peer_host = e.participant.peer_host;
       place.peer_port = e.participant.peer_port;
       out_->push_back(ConnectTo(place, e.instance));
-      if (participant->contradiction.empty()) {
+      if (known->contradiction.empty()) {
         out_->push_back(ReplyEnrolled{e.token, record.name, record.index});
       } else {
         // Not taken in: it goes on telling, also after a restart of ours (law L7d).
-        Refuse(e.token, Reason::kNotServing, participant->contradiction, true);
+        Refuse(e.token, Reason::kNotServing, known->contradiction, true);
       }
       return;
     }
@@ -511,8 +518,7 @@ void CommitProtocol::On(const AcceptGapAsked& e) {
                "manual's section on a log cut short says");
     return;
   }
-  Append(GapRecord{registry_.LowestContradicted(), last, e.reason},
-         /*force=*/true, e.token);
+  Append(GapRecord{registry_.LowestCut(), last, e.reason}, /*force=*/true, e.token);
 }
 
 void CommitProtocol::On(const DiscardReportAsked& e) {
@@ -558,14 +564,18 @@ void CommitProtocol::ReplyKind(ReplyToken token, OutcomeKind kind, const LocalId
 void CommitProtocol::ReplyCommitted(const LocalId& id, const Transaction* tx, ReplyToken token) {
   if (token == 0) return;
   ReplyOutcome reply{token, OutcomeKind::kCommitted, Full(id), {}, {}};
+  std::set<ParticipantIndex> unapplied;
+  for (const HeuristicRecord& heuristic : state_.HeuristicsOf(id)) {
+    unapplied.insert(heuristic.participant);
+  }
   if (tx != nullptr) {
     for (const Branch& branch : tx->branches) {
-      if (branch.state != BranchState::kPrepared && branch.state != BranchState::kFinishSent) {
-        continue;
-      }
-      reply.unapplied.push_back(registry_.at(branch.evidence.participant).record.name);
+      const bool owes =
+          branch.state == BranchState::kPrepared || branch.state == BranchState::kFinishSent;
+      if (owes || branch.otherwise) unapplied.insert(branch.evidence.participant);
     }
   }
+  for (const ParticipantIndex i : unapplied) reply.unapplied.push_back(registry_.at(i).record.name);
   out_->push_back(std::move(reply));
 }
 

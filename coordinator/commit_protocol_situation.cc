@@ -84,7 +84,9 @@ void CommitProtocol::AppendSituation(std::string* out) const {
     for (const Branch& branch : tx.branches) {
       Put(branch.evidence.participant, out);
       Put(static_cast<std::int64_t>(branch.evidence.xid), out);
-      Put(static_cast<int>(branch.state) * 2 + (branch.read_only ? 1 : 0), out);
+      Put(static_cast<int>(branch.state) * 4 + (branch.otherwise ? 2 : 0) +
+              (branch.read_only ? 1 : 0),
+          out);
       Put(branch.retry_ms, out);
     }
     for (const Waiter& waiter : tx.waiters) {

@@ -20,6 +20,32 @@ std::string Pair(const SeenPosition& seen) {
   return "epoch " + seen.epoch.ToString() + ", batch " + std::to_string(seen.position);
 }
 
+// A log that never began `epoch` was cut before it: in the epoch in which it ended when it was
+// opened, or, where lives since have numbers of the lost ones, in the last one below.
+std::uint32_t CutBefore(const Epoch& epoch, const RecoveredState& state, const Epoch& current) {
+  std::uint32_t at_opening = epoch.number, below = epoch.number;
+  for (const RecoveredState::EpochInfo& known : state.epochs()) {
+    if (known.epoch != current) at_opening = known.epoch.number;
+    if (known.epoch.number < epoch.number) below = known.epoch.number;
+  }
+  return std::min(at_opening, below);
+}
+
+// Several reports may contradict the log, each with something else.
+void Contradict(Registry::Participant* participant, const SeenPosition& seen,
+                std::uint32_t cut_from, std::string what) {
+  const bool first = participant->contradiction.empty();
+  if (first || participant->reported.epoch.number <= seen.epoch.number) {
+    participant->reported = seen;
+  }
+  participant->cut_from = first ? cut_from : std::min(participant->cut_from, cut_from);
+  participant->contradiction =
+      "participant '" + participant->record.name + "' " + what +
+      ": the log was cut or restored from an earlier copy. Restore the newest log, or run "
+      "'trothctl accept-gap', or 'trothctl discard-report " +
+      participant->record.name + "'";
+}
+
 }  // namespace
 
 void Registry::Load(const std::vector<ParticipantRecord>& records) {
@@ -118,13 +144,8 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const Re
   if (seen.epoch.number == 0) return;
 
   const auto& epochs = state.epochs();
-  auto contradict = [&](const std::string& what) {
-    participant.reported = seen;
-    participant.contradiction =
-        "participant '" + participant.record.name + "' saw " + Pair(seen) + ", but " + what +
-        ": the log was cut or restored from an earlier copy. Restore the newest log, or run "
-        "'trothctl accept-gap', or 'trothctl discard-report " +
-        participant.record.name + "'";
+  auto contradict = [&](std::uint32_t cut_from, const std::string& what) {
+    Contradict(&participant, seen, cut_from, "saw " + Pair(seen) + ", but " + what);
   };
   auto covered = [&](const GapRecord& gap) {
     return gap.first <= seen.epoch.number && seen.epoch.number <= gap.last;
@@ -135,7 +156,8 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const Re
 
   if (seen.epoch == life.epoch) {
     if (seen.position > life.durable_batch) {
-      contradict("this epoch is durable up to batch " + std::to_string(life.durable_batch));
+      contradict(seen.epoch.number,
+                 "this epoch is durable up to batch " + std::to_string(life.durable_batch));
     }
     return;
   }
@@ -146,14 +168,15 @@ void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const Re
     const std::uint64_t end =
         i + 1 == epochs.size() ? life.previous_end : epochs[i + 1].previous_end;
     if (seen.position > end) {
-      contradict("this log ends that epoch at batch " + std::to_string(end));
+      contradict(seen.epoch.number, "this log ends that epoch at batch " + std::to_string(end));
     }
     return;
   }
   // Epochs are forgotten oldest first; one older than all that are known tells nothing.
   if (!epochs.empty() && seen.epoch.number < epochs.front().epoch.number) return;
-  contradict("this log never began that epoch (its newest is " +
-             (epochs.empty() ? std::string("none") : epochs.back().epoch.ToString()) + ")");
+  contradict(CutBefore(seen.epoch, state, life.epoch),
+             "this log never began that epoch (its newest is " +
+                 (epochs.empty() ? std::string("none") : epochs.back().epoch.ToString()) + ")");
 }
 
 void Registry::ReportBranch(ParticipantIndex index, const LocalId& id, const RecoveredState& state,
@@ -168,13 +191,10 @@ void Registry::ReportBranch(ParticipantIndex index, const LocalId& id, const Rec
   // Epochs are forgotten oldest first; one older than all that are known tells nothing.
   const auto& epochs = state.epochs();
   if (info == nullptr && !epochs.empty() && id.epoch.number < epochs.front().epoch.number) return;
-  participant.reported = SeenPosition{id.epoch, std::numeric_limits<std::uint64_t>::max()};
-  participant.contradiction =
-      "participant '" + participant.record.name + "' holds a prepared branch of " + id.ToString() +
-      ", an id that this log never reserved: the log was cut or restored from "
-      "an earlier copy. Restore the newest log, or run 'trothctl accept-gap', or 'trothctl "
-      "discard-report " +
-      participant.record.name + "'";
+  Contradict(
+      &participant, {id.epoch, std::numeric_limits<std::uint64_t>::max()},
+      info != nullptr ? id.epoch.number : CutBefore(id.epoch, state, current),
+      "holds a prepared branch of " + id.ToString() + ", an id that this log never reserved");
 }
 
 void Registry::Accept(const GapRecord& gap, const Epoch& current) {
@@ -212,11 +232,11 @@ std::uint32_t Registry::HighestContradicted() const {
   return highest;
 }
 
-std::uint32_t Registry::LowestContradicted() const {
+std::uint32_t Registry::LowestCut() const {
   std::uint32_t lowest = 0;
   for (const Participant& p : participants_) {
     if (p.contradiction.empty()) continue;
-    lowest = lowest == 0 ? p.reported.epoch.number : std::min(lowest, p.reported.epoch.number);
+    lowest = lowest == 0 ? p.cut_from : std::min(lowest, p.cut_from);
   }
   return lowest;
 }

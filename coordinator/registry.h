@@ -22,9 +22,10 @@ class Registry {
     bool heard = false;    // reported in this life (law L7d)
     std::uint64_t unacknowledged = 0;
     RunningMs heard_at = -1;
-    bool leaving = false;       // an operator forgot it; the record is under way
-    std::string contradiction;  // its report contradicts this log; empty if not
-    SeenPosition reported;
+    bool leaving = false;        // an operator forgot it; the record is under way
+    std::string contradiction;   // its report contradicts this log; empty if not
+    SeenPosition reported;       // the newest that does
+    std::uint32_t cut_from = 0;  // the lowest epoch that may have lost something
   };
 
   // From the log: all durable.
@@ -72,7 +73,8 @@ class Registry {
   const std::string& Suspicion() const;
   // Highest epoch number any contradicting report named; 0 if none.
   std::uint32_t HighestContradicted() const;
-  std::uint32_t LowestContradicted() const;
+  // Lowest epoch number of which something may be lost, by these reports; 0 if there are none.
+  std::uint32_t LowestCut() const;
 
  private:
   std::vector<Participant> participants_;  // by index

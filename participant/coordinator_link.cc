@@ -170,6 +170,18 @@ Status CoordinatorLink::Enrol(Line* line) {
   return Status(Code::kUnavailable, "it began another epoch meanwhile");
 }
 
+// What was seen of all coordinators, once for a connection: whoever answers overlooks what is not
+// of its name. Throws what Thrift throws.
+void CoordinatorLink::ReportAllBut(const std::string& coordinator, Line* line) {
+  if (line->reported) return;
+  for (const auto& [name, seen] : fence_->All()) {
+    if (name == coordinator) continue;
+    std::vector<wire::Answer> none;
+    line->client->inquire(none, self_.participant, {}, ToWire(seen));
+  }
+  line->reported = true;
+}
+
 Result<bool> CoordinatorLink::EnrolAs(Line* line, const std::string& name) {
   Result<DatabaseState> state = resource_manager_->Look();
   if (!state.ok()) return state.status();
@@ -197,13 +209,8 @@ Result<bool> CoordinatorLink::EnrolAs(Line* line, const std::string& name) {
   wire::Enrolled enrolled;
   try {
     // An enrolment counts as heard at once, and brings the report of one coordinator: the others
-    // go first. Whoever answers overlooks all that are not of its name.
-    for (auto it = all.begin(); it != all.end() && !line->reported; ++it) {
-      if (brought.has_value() && it->first == brought->coordinator) continue;
-      std::vector<wire::Answer> none;
-      line->client->inquire(none, self_.participant, {}, ToWire(it->second));
-    }
-    line->reported = true;
+    // go first.
+    ReportAllBut(brought.has_value() ? brought->coordinator : "", line);
     line->client->enroll(enrolled, enrolment);
   } catch (const wire::Refused& refused) {
     return Status(Code::kRefused, refused.message);
@@ -267,6 +274,8 @@ Result<std::vector<SweepAnswer>> CoordinatorLink::Inquire(std::span<const SweepI
   }
   std::vector<wire::Answer> answers;
   try {
+    // Before any answer counts, whoever answers, and perhaps before it let this process enrol.
+    ReportAllBut("", inquiry_line_.get());
     inquiry_line_->client->inquire(answers, self_.participant, asked, seen);
   } catch (const wire::Refused& refused) {
     return Status(Code::kUnavailable, "the coordinator refuses inquiries: " + refused.message);

@@ -329,6 +329,13 @@ const std::vector<ParticipantRecord>& RecoveredState::participants() const {
 
 const std::vector<HeuristicRecord>& RecoveredState::heuristics() const { return rep_->heuristics; }
 
+std::vector<HeuristicRecord> RecoveredState::HeuristicsOf(const LocalId& id) const {
+  std::vector<HeuristicRecord> of;
+  const auto [first, last] = rep_->heuristics_of.equal_range(id);
+  for (auto it = first; it != last; ++it) of.push_back(rep_->heuristics[it->second]);
+  return of;
+}
+
 bool RecoveredState::Retain(std::int64_t running_ms, const LocalId& lease_line,
                             const Retention& retention) {
   rep_->now_ms = std::max(rep_->now_ms, running_ms);

@@ -79,6 +79,7 @@ class RecoveredState {
   // ---- Registry and heuristics.
   const std::vector<ParticipantRecord>& participants() const;  // by index
   const std::vector<HeuristicRecord>& heuristics() const;
+  std::vector<HeuristicRecord> HeuristicsOf(const LocalId& id) const;
 
   // Drops what `retention` no longer keeps at `running_ms`: ended records become bits, bits
   // older than the outcome retention fall below the line. `lease_line`: every id below it is

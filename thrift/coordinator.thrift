@@ -12,7 +12,8 @@ namespace py troth.wire.coordinator
 
 /** What a client is told; see docs/protocol.md, law L10. Never wrong, maybe not known yet. */
 enum OutcomeKind {
-  /** All branches commit. `unapplied` names participants where that is not done yet. */
+  /** All branches commit. `unapplied` names participants where that is not done yet, or of which
+      nobody knows it. */
   COMMITTED = 1,
   /** Nothing of the transaction takes or will take effect anywhere. */
   ABORTED = 2,
@@ -27,7 +28,8 @@ enum OutcomeKind {
 struct Outcome {
   1: required OutcomeKind kind,
   2: required troth.TransactionId transaction_id,
-  /** COMMITTED only: participants that have not acknowledged yet. */
+  /** COMMITTED only: participants that have not acknowledged yet, and those where the branch ended
+      by hand, against the decision, or in a way that nobody knows: CoordinatorAdmin.heuristics. */
   3: optional list<string> unapplied,
   /** ABORTED: why, where known; of the first branch that refused. */
   4: optional troth.Reason reason,

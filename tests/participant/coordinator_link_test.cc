@@ -117,13 +117,16 @@ class LinkTest : public testing::Test {
     ASSERT_TRUE(manager_.StoreSeen({name, epoch, 100 + epoch, position}).ok());
   }
   void Start() {
+    Connect();
+    link_->Start(1, 2);
+    enrolled_.Wait();
+  }
+  void Connect() {
     ASSERT_TRUE(fence_.Load().ok());
     server_ = std::make_unique<Server>(peer_, 0);
     link_ = std::make_unique<CoordinatorLink>(
         "127.0.0.1:" + std::to_string(server_->port()), SelfDescription{"east", "i1", "h", 0, 0},
         &manager_, &fence_, &security_, [](const DatabaseState&) {}, [this] { enrolled_.Raise(); });
-    link_->Start(1, 2);
-    enrolled_.Wait();
   }
   std::uint32_t NotedEpoch(const std::string& name) {
     const std::vector<SeenCoordinator> rows = *manager_.LoadSeen();
@@ -171,6 +174,16 @@ TEST_F(LinkTest, L7d_WhatWasSeenIsBroughtWhenAnotherAnswersAtTheAddress) {
   EXPECT_EQ(peer_->said(), "report 3/100;enrol;enrol 3/100;");
   EXPECT_EQ(NotedEpoch(kMain), 4u);
   EXPECT_EQ(link_->coordinator(), kMain);
+}
+
+// Found by reading: a process that was refused asked about its branches as if it had seen nothing.
+TEST_F(LinkTest, L7d_WhatWasSeenIsBroughtByWhoAsksBeforeItEnrols) {
+  Noted(kMain, 3, 100);
+  Noted(kOther, 5, 7);
+  peer_->Be(kMain, 4);
+  Connect();
+  (void)link_->Inquire(std::vector<SweepInquiry>(1));
+  EXPECT_EQ(peer_->said(), "report 3/100;report;report;");
 }
 
 TEST_F(LinkTest, TheOneCoordinatorEverMetIsToldAtOnce) {

@@ -107,6 +107,55 @@ TEST_F(CutLog, L7d_AGapLeavesNumbersForTheNextEpochs) {
   EXPECT_EQ(world.machine().epoch().number, 3u);
 }
 
+// Found by reading: an epoch never begun is reported, and the log was cut before it: within the
+// last epoch that it knows, whose lost commits were then answered as aborted.
+TEST_F(CutLog, L7d_AGapBeginsInTheEpochThatWasCut) {
+  Run("crash\n ready a b c\n inquiry a saw=9-0badcafe@1\n accept-gap\n durable");
+  Run("crash\n ready a b c");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Expect("outcome 1.1", "not-mine");
+  Expect("inquiry b 1.1:901", "1.1=not-mine");
+}
+
+// Also when the coordinator was started once more before the order.
+TEST_F(CutLog, L7d_AGapBeginsInTheEpochThatWasCutAlsoAfterARestart) {
+  Run("crash\n ready a b c\n crash\n ready a b c\n inquiry a saw=2-0badcafe@1\n accept-gap\n "
+      "durable");
+  Run("crash\n ready a b c");
+  Expect("outcome 1.1", "not-mine");
+}
+
+// Found by reading: of two contradictions in one inquiry the later one took the place of the other.
+TEST_F(CutLog, L7d_AGapCoversAllThatContradicted) {
+  Run("crash\n ready a b c\n crash\n ready a b c\n inquiry a saw=2@99 1.10001:5\n accept-gap\n "
+      "durable");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+  Expect("outcome 2.1", "not-mine");
+  Run("inquiry a saw=2@99 1.10001:5");
+  EXPECT_TRUE(world.machine().suspicion().empty());
+}
+
+// Found by reading: whoever was refused had its report thrown away, and asked as if it had none.
+TEST_F(CutLog, L7d_WhoIsRefusedHasReported) {
+  Run("crash\n ready a c");
+  Expect("enroll b database=7009/5 saw=1@99", "refused name-taken");
+  ExpectSuspect();
+}
+
+TEST_F(CutLog, L7d_WhoIsRefusedForWantOfRoomHasReported) {
+  Run("rebind b\n durable\n crash\n ready a c\n room no");
+  Expect("enroll b database=7009/5 saw=1@99", "no room");
+  Run("room yes");
+  ExpectSuspect();
+}
+
+// Found by reading: the record of its name may be what was lost with the end of the log.
+TEST_F(CutLog, L7d_WhoIsNotRegisteredIsToldOfNoAbsence) {
+  Run("crash\n ready a b c");
+  Expect("inquiry d 1.1:700", "1.1=pending");
+  Expect("enroll d\n durable\n inquiry d 1.1:700", "1.1=aborted");
+}
+
 // Found in review: what a forgotten participant had reported kept a true gap from being accepted.
 TEST_F(CutLog, L7d_AForgottenReportTellsNothing) {
   Run("crash\n ready a b c\n inquiry a saw=4294967295-0badcafe@1\n forget a\n durable");

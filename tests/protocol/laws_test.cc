@@ -417,6 +417,26 @@ TEST_F(Laws, L13c_NoFinishGoesToAnotherDatabase) {
   Expect("outcome 1", "committed");
 }
 
+// Found by reading: with a branch known to be rolled back by hand, the client heard that all is
+// applied.
+TEST_F(Laws, L10_WhatEndedOtherwiseIsNotToldAsApplied) {
+  Decide("1");
+  Run("durable\n finished a 1 heuristic");
+  Expect("finished b 1", "committed unapplied=a");
+  Expect("durable\n outcome 1", "committed unapplied=a");
+  Expect("crash\n ready a b c\n outcome 1.1", "committed unapplied=a");
+}
+
+// Found by reading: a process that came back on another port waited for room, and with it what was
+// decided.
+TEST_F(Laws, L8_AnotherPortNeedsNoRoom) {
+  Decide("1");
+  Run("down b\n durable\n finished a 1\n room no");
+  Expect("enroll b port=7009", "connect p1");
+  EXPECT_TRUE(Of<AppendRecord>(world.actions()).empty());
+  Expect("up b", "finish p1");
+}
+
 // The order is carried out when it was answered (coordinator_service); so this is what counts.
 TEST_F(Laws, L13e_AnOrderIsDurableBeforeItIsAnswered) {
   ExpectNo("order a 1", "reply");

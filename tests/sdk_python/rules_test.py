@@ -25,17 +25,13 @@ from troth.participant.engine import Participant, ParticipantOptions, WorkScope
 from troth.participant.evidence import (
     Findings, LogMemory, TimelineSwitch, XidStatus, judge, parse_lsn, parse_timeline_history)
 from troth.participant.fence import EpochFence
-from troth.participant.link import CoordinatorLink, SelfDescription
 from troth.participant.sweep import Answer, Inquiry, Sweep, Verdict
 from troth.participant.values import (
     DatabaseIdentity, DatabaseState, Evidence, FinishKind, FinishRequest, FinishResult, LogPoint,
     PreparedBranch, PrepareKind, PrepareRequest, PrepareResult, Refusal, Refused, SeenCoordinator,
     Unavailable, VoteKind, WorkRequest)
-from troth.security import Security, SecurityOptions
 from troth.vote_mac import make_vote_mac
-from troth.wire.coordinator.ttypes import Enrolled
-from troth.wire.values.constants import PROTOCOL_VERSION
-from troth.wire.values.ttypes import Context, Sender
+from troth.wire.values.ttypes import Context
 from troth.wire.values.ttypes import Refused as WireRefused
 
 ID = "c-0123456789ab.1-0000abcd.7"
@@ -565,66 +561,6 @@ class Fence(unittest.TestCase):
         self.check(5, 1, 12)
         self.fence.tick()
         self.assertEqual(self.db.notes["c"].position, 12)
-
-
-class Link(unittest.TestCase):
-    """No enrolment ends what was seen of a coordinator before that coordinator was told: laws L7c,
-    L7d. Who answers is played: `said` is what it was told, without what it overlooks."""
-
-    def setUp(self):
-        self.db = FakeDatabase()
-        self.db.look = lambda: DatabaseState(DatabaseIdentity("7", 5), LogPoint(1, 1), "h:1")
-        self.fence = EpochFence(self.db)
-        self.said = []
-        self.line = unittest.mock.Mock(reported=False)
-        self.line.client.enroll = lambda enrolment: self.answer(enrolment.seen)
-        self.line.client.inquire = lambda participant, inquiries, seen: self.hear("report", seen)
-        self.link = CoordinatorLink("h:1", SelfDescription("east", "i1", "h"), self.db, self.fence,
-                                    lambda: None, Security(SecurityOptions()))
-
-    def hear(self, call, seen):
-        own = seen is not None and seen.coordinator == self.sender.coordinator
-        self.said.append((call, seen.epoch, seen.position) if own else (call,))
-
-    def answer(self, seen):
-        self.hear("enrol", seen)
-        return Enrolled(PROTOCOL_VERSION, self.sender, b"s")
-
-    def enrol(self, name, epoch):
-        self.said.clear()
-        self.sender = Sender(name, epoch, 100 + epoch, 1)
-        self.link._enrol(self.line)
-
-    def noted(self, **rows):
-        self.db.notes = {name: SeenCoordinator(name, epoch, 100 + epoch, position)
-                         for name, (epoch, position) in rows.items()}
-        self.fence.load()
-
-    def test_what_was_seen_is_brought_although_the_name_was_not_known(self):
-        self.noted(c=(3, 100), d=(5, 7))
-        self.enrol("c", 4)
-        self.assertEqual(self.said, [("report", 3, 100), ("report",), ("enrol",),
-                                     ("enrol", 3, 100)])
-        self.assertEqual((self.db.notes["c"].epoch, self.db.notes["d"].epoch), (4, 5))
-
-    def test_what_was_seen_is_brought_when_another_answers_at_the_address(self):
-        self.noted(c=(3, 100), d=(5, 7))
-        self.enrol("d", 5)
-        self.fence.check(SeenCoordinator("c", 4, 104, 1))  # it calls, too
-        self.line.reported = False
-        self.enrol("c", 4)
-        self.assertEqual(self.said, [("report", 3, 100), ("enrol",), ("enrol", 3, 100)])
-        self.assertEqual((self.link.coordinator, self.db.notes["c"].epoch), ("c", 4))
-
-    def test_the_one_coordinator_ever_met_is_told_at_once(self):
-        self.noted(c=(3, 100))
-        self.enrol("c", 4)
-        self.assertEqual((self.said, self.db.notes["c"].epoch), ([("enrol", 3, 100)], 4))
-
-    def test_what_was_seen_of_another_is_no_report(self):
-        self.noted(d=(9, 100))
-        self.enrol("c", 4)
-        self.assertEqual(self.said, [("enrol",)])
 
 
 class Life(unittest.TestCase):

@@ -160,6 +160,14 @@ class CoordinatorLink:
                 not self._enrol_as(line, self.coordinator):
             raise Unavailable("it began another epoch meanwhile")
 
+    def _report_all_but(self, one: SeenCoordinator | None, line: _Line) -> None:
+        """What was seen of all coordinators, once for a connection: whoever answers overlooks what
+        is not of its name."""
+        for other in self._fence.all():
+            if not line.reported and other != one:
+                line.client.inquire(self._self.participant, [], _seen(other))
+        line.reported = True
+
     def _enrol_as(self, line: _Line, name: str) -> bool:
         """Brings what was seen of coordinator `name`. False: another one answered, or more was
         seen of it by now; nothing counts as told, and self.coordinator is who answered."""
@@ -173,11 +181,8 @@ class CoordinatorLink:
         me = self._self
         line.transport.set_timeout(_ANSWER_S)
         # An enrolment counts as heard at once, and brings the report of one coordinator: the
-        # others go first. Whoever answers overlooks all that are not of its name.
-        for other in met.values():
-            if not line.reported and other is not seen:
-                line.client.inquire(me.participant, [], _seen(other))
-        line.reported = True
+        # others go first.
+        self._report_all_but(seen, line)
         enrolled = line.client.enroll(coordinator_types.Enrolment(
             version=PROTOCOL_VERSION, participant=me.participant, instance=me.instance,
             system_identifier=state.identity.system_identifier, database_oid=state.identity.oid,
@@ -214,6 +219,8 @@ class CoordinatorLink:
             try:
                 line = line or _Line(self._host, self._port, self._security)
                 line.transport.set_timeout(_ANSWER_S)
+                # Before any answer counts, and perhaps before it let this process enrol.
+                self._report_all_but(None, line)
                 answers = line.client.inquire(self._self.participant, asked,
                                               _seen(self._fence.seen(self.coordinator)))
             except values.Refused as refused:
