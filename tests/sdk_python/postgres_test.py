@@ -3,6 +3,7 @@
 code can do to its block, what PREPARE can answer, what a pooled connection remembers."""
 
 import contextlib
+import datetime
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import psycopg2
 import harness
 from harness import troth, until
 from troth.participant.branch_table import BranchTable
+from troth.participant.connections import BranchCursor
 from troth.participant.postgres import PostgresResourceManager
 from troth.participant.values import (
     BeginOptions, Evidence, FinishKind, FinishOrder, FinishRequest, Isolation, LogPoint,
@@ -250,6 +252,41 @@ class Postgres(unittest.TestCase):
         self.assertEqual(row[:6], ("4MB", "postgres", '"$user", public', 0, 0, "off"))
         self.assertEqual(row[6], f"{self.count:016x}")
         session.rollback()
+
+    # Regression: the next branch read the first one's temporary table.
+    def test_what_was_made_outside_the_block_meets_no_other_branch(self):
+        table = "CREATE TEMPORARY TABLE t AS SELECT 1 AS n, 99 AS v"
+        for end, makes in (("prepare", ("ROLLBACK", table)), ("rollback", ("ROLLBACK", table)),
+                           ("rollback", (f"ROLLBACK; {table}; COMMIT; BEGIN; SELECT 1",))):
+            with self.subTest(end=end, makes=makes):
+                session = self.begin()
+                for statement in makes:
+                    self.sql(session, statement)
+                if end == "prepare":
+                    self.assertEqual(self.prepare(session).kind, PrepareKind.REFUSED)
+                else:
+                    session.rollback()
+                session = self.begin(read_only=True)
+                self.assertEqual(self.sql(session, "SELECT v FROM t").fetchall(), [(0,)])
+                session.rollback()
+
+    # Regression: the next branch misread what the database sent in its own encoding.
+    def test_what_work_changes_in_psycopg2_meets_no_other_branch(self):
+        def years(session):
+            psycopg2.extensions.register_type(psycopg2.extensions.new_type(
+                (1082,), "YEAR", lambda value, cursor: value[:4]), session.connection)
+
+        for change in (lambda session: session.connection.set_client_encoding("LATIN1"), years,
+                       lambda session: setattr(session.connection, "cursor_factory", None)):
+            session = self.begin()
+            change(session)
+            result = self.prepare(session)
+            self.assertEqual(result.kind, PrepareKind.PREPARED, result)
+            session = self.begin(read_only=True)
+            self.assertEqual(self.sql(session, "SELECT chr(233), date '2001-02-03'").fetchone(),
+                             ("\u00e9", datetime.date(2001, 2, 3)))
+            self.assertIs(type(session.connection.cursor()), BranchCursor)
+            session.rollback()
 
     def test_a_cancelled_connection_is_closed(self):
         session = self.begin()

@@ -108,6 +108,7 @@ class PgConnection(_Connection):
         self.machine = ""
         self.used = False
         self.cursor_factory = BranchCursor
+        self._met_encoding = self.encoding
 
     def note(self, tag: str | None) -> None:
         if tag in _BOUNDARIES and not self.boundary_tag:
@@ -148,6 +149,12 @@ class PgConnection(_Connection):
             finally:
                 timer.cancel()
                 timer.join()
+
+    @property
+    def altered(self) -> bool:
+        """Work changed what psycopg2 keeps of it: no RESET reaches that."""
+        return (self.encoding != self._met_encoding or self.cursor_factory is not BranchCursor
+                or bool(self.string_types or self.binary_types))
 
     @property
     def alive(self) -> bool:

@@ -58,7 +58,7 @@ _GUARD_READ_ONLY = (
 # What neither PREPARE nor ROLLBACK ends, and the durable position behind PREPARE: what is written
 # beyond it may be lost with the machine's power, and the vote is not (L13b).
 _CLEAN = (
-    "RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD SEQUENCES;"
+    "RESET ALL; CLOSE ALL; DEALLOCATE ALL; UNLISTEN *; DISCARD SEQUENCES; DISCARD TEMP;"
     " SELECT pg_catalog.set_config('session_authorization', NULL, false),"
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.set_config('DateStyle', 'ISO', false),"
@@ -213,8 +213,11 @@ class PostgresSession:
         connection = self._connection
         if connection is None:
             return
-        if self._cancelled or not connection.alive or connection.boundary_tag:
-            self.drop()
+        status = connection.info.transaction_status
+        if self._cancelled or connection.boundary_tag or status not in (
+                psycopg2.extensions.TRANSACTION_STATUS_INTRANS,
+                psycopg2.extensions.TRANSACTION_STATUS_INERROR):
+            self.drop()  # lost, or what was done outside the block stays done in the session
             return
         try:
             connection.run("ROLLBACK")
@@ -224,22 +227,25 @@ class PostgresSession:
         self._clean()
 
     def _clean(self) -> int | None:
-        """Gives the connection back as new; the WAL position, or None: it was not fit."""
+        """Gives the connection back if it is as new; the WAL position, or None: it was lost."""
         connection, self._connection = self._connection, None
         assert connection is not None
+        position = None
         try:
             row = connection.run(_CLEAN).fetchone()
+            position = parse_lsn(row[4])
             idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
-            if connection.info.transaction_status == idle and not connection.boundary_tag:
+            if (connection.info.transaction_status == idle and not connection.boundary_tag
+                    and not connection.altered):
                 connection.used = True
                 self._pool.give_back(connection)
-                return parse_lsn(row[4])
+                return position
         except psycopg2.Error:
             if not connection.alive:
                 self._acquaintance.interrupted()
         connection.drop()
         self._pool.give_back(None)
-        return None
+        return position
 
     # Prepare --------------------------------------------------------------------------------
 
@@ -363,7 +369,7 @@ class PostgresResourceManager:
             connection = self._pool.take(min(_CONNECTION_WAIT_MS, options.time_left_ms))
             session = PostgresSession(options, self._pool, self._acquaintance, connection)
             if deadline.passed():
-                session.rollback()
+                session.drop()
                 raise Refusal(Refused.DEADLINE,
                               "the deadline passed before the branch was opened", True)
             used = connection.used
