@@ -149,6 +149,68 @@ class Postgres(unittest.TestCase):
     def test_a_deferred_constraint_is_a_refused_vote(self):
         self.refused("INSERT INTO child VALUES (99)", reason=Refused.DATABASE, state="23503")
 
+    @contextlib.contextmanager
+    def deferred(self, body):
+        """A change of t fires a deferred trigger meanwhile, which does that."""
+        self.cluster.psql("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                          f"{body}; RETURN NULL; END $$;"
+                          "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON t "
+                          "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()")
+        try:
+            yield
+        finally:
+            for gid in self.prepared():
+                self.cluster.psql(f"ROLLBACK PREPARED '{gid}'")
+            self.cluster.psql("DROP FUNCTION late CASCADE")
+
+    # Regression: deferred triggers were fired inside PREPARE, behind the guard; no role of ours
+    # could finish the branch.
+    def test_a_deferred_trigger_does_not_change_the_owner(self):
+        with self.deferred("SET LOCAL ROLE other"):
+            self.voted()
+            self.assertEqual(self.cluster.psql("SELECT owner FROM pg_prepared_xacts").strip(),
+                             "postgres")
+
+    def test_a_deferred_trigger_does_not_spare_the_standby(self):
+        with self.deferred("SET LOCAL synchronous_commit = local"), \
+                self.configured("synchronous_standby_names", "nobody"):
+            session = self.begin()
+            self.sql(session, "UPDATE t SET v = 1")
+            results = []
+            self.rm.start_prepare(session, results.append)
+            waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            until(lambda: results or self.cluster.psql(f"SELECT 1 {waits}").strip(), 10)
+            self.assertEqual(results, [])
+            self.cluster.psql(f"SELECT pg_cancel_backend(pid) {waits}")
+            self.assertEqual(until(lambda: results, 10)[0].kind, PrepareKind.UNKNOWN)
+
+    # Regression: such work was aborted, and to be repeated, for ever.
+    def test_a_deferred_triggers_warning_is_not_that_of_prepare(self):
+        with self.deferred("RAISE WARNING 'low'"):
+            session = self.begin()
+            self.sql(session, "UPDATE t SET v = 1")
+            result = self.prepare(session)
+            self.assertEqual(result.kind, PrepareKind.PREPARED, result)
+
+    def test_a_deferred_triggers_error_is_its_own(self):
+        for state, reason, retryable in (("40001", Refused.CONFLICT, True),
+                                         ("22012", Refused.DATABASE, False)):
+            with self.deferred(f"RAISE EXCEPTION 'too low' USING ERRCODE = '{state}'"):
+                session = self.begin()
+                self.sql(session, "UPDATE t SET v = 1")
+                refusal = self.prepare(session).refusal
+                self.assertEqual((refusal.reason, refusal.message, refusal.retryable,
+                                  refusal.sqlstate), (reason, "too low", retryable, state))
+                self.assertEqual(self.prepared(), [])
+
+    def test_a_deferred_trigger_that_loses_the_connection_leaves_no_doubt(self):
+        with self.deferred("PERFORM pg_terminate_backend(pg_backend_pid())"):
+            session = self.begin()
+            self.sql(session, "UPDATE t SET v = 1")
+            result = self.prepare(session)
+            self.assertEqual((result.kind, result.refusal.reason),
+                             (PrepareKind.REFUSED, Refused.DATABASE_UNAVAILABLE), result)
+
     def test_a_backend_that_dies_and_an_application_that_goes_on(self):
         session = self.begin()
         self.cluster.psql(f"SELECT pg_terminate_backend({session.connection.info.backend_pid}, 5000)")
@@ -213,9 +275,9 @@ class Postgres(unittest.TestCase):
         self.sql(work.session, "UPDATE t SET v = v + 1")
         vote = ours.end_work(work, None, True).vote
         late = theirs.start_work(WorkRequest(id_, 0, 10_000))
-        self.cluster.psql("SELECT pg_terminate_backend"
-                          f"({late.session.connection.info.backend_pid}, 5000)")
-        with self.assertRaises(Refusal) as caught:
+        with mock.patch("troth.participant.postgres._GUARD",
+                        "SELECT pg_terminate_backend(pg_backend_pid())"), \
+                self.assertRaises(Refusal) as caught:
             theirs.end_work(late, None, True)
         self.assertIn("being prepared", caught.exception.message)
         until(lambda: not theirs.looks_after(id_, 0), what="its roll-back is over")

@@ -35,6 +35,9 @@ _OPEN = ("BEGIN{isolation}{access}; SELECT pg_catalog.set_config('troth.mark', '
          " pg_catalog.set_config('lock_timeout', '{lock_ms}', true),"
          " pg_catalog.set_config('idle_in_transaction_session_timeout', '{idle_ms}', true){xid}{label}")
 _LABEL = ", pg_catalog.set_config('application_name', '{label}', true)"
+# Else PostgreSQL fires deferred triggers inside PREPARE, where what they set undoes the guard. By
+# itself: their warnings are not those of PREPARE.
+_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE"
 # role: SET ROLE inside the block would change the owner of the prepared transaction, and then
 # nobody of ours could finish it. client_min_messages: no warning may be kept from us, and
 # nothing less than a warning is sent then, in whatever language (law L12a).
@@ -250,7 +253,8 @@ class PostgresSession:
     # Prepare --------------------------------------------------------------------------------
 
     def prepare(self) -> PrepareResult:
-        """Guard and PREPARE in one message. The session is over afterwards."""
+        """Deferred constraints; then guard and PREPARE in one message. The session is over
+        afterwards."""
         refusal = self.broken()
         if refusal is None and failpoint.passing("before-prepare"):
             refusal = Refusal(Refused.DATABASE_UNAVAILABLE, "failpoint before-prepare", True)
@@ -259,6 +263,13 @@ class PostgresSession:
             return PrepareResult(PrepareKind.REFUSED, refusal=refusal)
         options, connection = self._options, self._connection
         assert connection is not None
+        if not options.read_only:
+            try:
+                connection.run(_CONSTRAINTS)
+            except psycopg2.Error as error:
+                self.rollback()
+                return PrepareResult(PrepareKind.REFUSED,
+                                     refusal=refusal_of(sqlstate_of(error), message_of(error)))
         sql = (_GUARD_READ_ONLY if options.read_only else _GUARD).format(
             mark=options.mark, xid=self._xid, gid=options.gid)
         del connection.notices[:]
