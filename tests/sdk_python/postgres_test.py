@@ -16,7 +16,8 @@ import psycopg2
 import harness
 from harness import troth, until
 from troth.participant.branch_table import BranchTable
-from troth.participant.connections import BranchCursor
+from troth.participant.connections import Acquaintance, BranchCursor
+from troth.participant.evidence import parse_lsn
 from troth.participant.postgres import PostgresResourceManager
 from troth.participant.values import (
     BeginOptions, Evidence, FinishKind, FinishOrder, FinishRequest, Isolation, LogPoint,
@@ -542,6 +543,26 @@ class Postgres(unittest.TestCase):
                 until(lambda: results, 10, "an answer")
                 self.assertEqual(results[0].kind, FinishKind.WORKING, results)
         self.assertEqual(self.wait(rm.start_finish, order).kind, FinishKind.DONE)
+
+    # Regression: what is written and not flushed is lost with the machine's power; the database would
+    # seem to have gone back in time, and votes above that point would be void.
+    def test_a_greeting_tells_a_durable_position(self):
+        acquaintance = Acquaintance(self.cluster.conninfo(), "edge")
+        with self.configured("wal_writer_delay", "10s"):
+            writer = psycopg2.connect(self.cluster.conninfo())
+            self.addCleanup(writer.close)
+            for _ in range(5):
+                writer.cursor().execute("CREATE TABLE IF NOT EXISTS noise (text text);"
+                                        "INSERT INTO noise SELECT repeat(md5(i::text), 60)"
+                                        " FROM generate_series(1, 20000) i")
+                connection = acquaintance.open()
+                self.addCleanup(connection.drop)
+                flushed, written = (parse_lsn(lsn) for lsn in connection.run(
+                    "SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_lsn()::text").fetchone())
+                self.assertLessEqual(connection.point.position, flushed)
+                if written > flushed:
+                    return
+            self.fail("nothing was written that was not durable")
 
     # Regression: the connection that recovery lives on was refused too.
     def test_recovery_goes_on_at_a_server_that_came_back_unfit(self):
