@@ -25,6 +25,34 @@ from troth.participant.values import (
 
 SEEN = SeenCoordinator("c-0123456789ab", 1, 2, 3)
 
+# An application's own operators, functions and types under PostgreSQL's names: each raises.
+ANGRY = """
+CREATE SCHEMA angry;
+DO $do$ DECLARE one record; BEGIN
+ FOR one IN SELECT proname, pg_get_function_identity_arguments(p.oid) AS arguments,
+  prorettype::regtype AS result FROM pg_proc p
+  WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND NOT proretset
+  AND provariadic = 0 AND NOT EXISTS (SELECT FROM pg_type t
+   WHERE t.oid = ANY (proargtypes::oid[] || prorettype) AND typtype = 'p')
+ LOOP EXECUTE format('CREATE FUNCTION angry.%I(%s) RETURNS %s LANGUAGE plpgsql AS '
+  '$$BEGIN RAISE ''an application''''s %s''; END$$',
+  one.proname, one.arguments, one.result, one.proname); END LOOP;
+ FOR one IN SELECT oprname, oprleft::regtype AS l, oprright::regtype AS r,
+  oprresult::regtype AS result, row_number() OVER () AS n FROM pg_operator o
+  WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprleft <> 0 AND NOT EXISTS
+  (SELECT FROM pg_type t WHERE t.oid IN (oprleft, oprright, oprresult) AND typtype = 'p')
+ LOOP EXECUTE format('CREATE FUNCTION angry.no%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS '
+  '$$BEGIN RAISE ''an application''''s %s''; END$$', one.n, one.l, one.r, one.result,
+  replace(one.oprname, '%', '%%'));
+  EXECUTE format('CREATE OPERATOR angry.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = angry.no%s)',
+  one.oprname, one.l, one.r, one.n); END LOOP;
+ CREATE FUNCTION angry.no(numeric, integer) RETURNS numeric LANGUAGE plpgsql AS
+  $$BEGIN RAISE 'an application''s *'; END$$;
+ CREATE OPERATOR angry.* (LEFTARG = numeric, RIGHTARG = integer, FUNCTION = angry.no);
+ FOR one IN SELECT unnest('{text,name,oid,xid,xid8,pg_lsn}'::text[]) AS name
+ LOOP EXECUTE format('CREATE DOMAIN angry.%I AS int', one.name); END LOOP;
+END $do$"""
+
 
 class Postgres(unittest.TestCase):
     @classmethod
@@ -572,6 +600,36 @@ class Postgres(unittest.TestCase):
                               "WHERE application_name LIKE 'troth %'")
             self.assertEqual([branch.gid for branch in self.rm.list_prepared("troth:")], [self.gid])
             self.rm.look()
+
+    # Regression: a multiplication of an application's own, nearer to numeric * integer than
+    # PostgreSQL's, and nothing that is prepared was found any more.
+    def test_nothing_of_an_applications_is_taken_for_postgresqls(self):
+        self.cluster.psql("CREATE DATABASE angry")
+        self.cluster.psql(ANGRY, "angry")
+        self.cluster.psql("CREATE TABLE public.t (v int)", "angry")
+        rm, self.rm = self.rm, self.manager(self.cluster.conninfo(
+            "angry", options="'-c search_path=angry,pg_catalog,public'"))
+        self.addCleanup(rm.close)
+        session = self.begin()
+        self.sql(session, "INSERT INTO t VALUES (1)")
+        result = self.prepare(session)
+        self.assertEqual(result.kind, PrepareKind.PREPARED, result)
+        evidence = result.evidence
+        self.assertEqual([one.gid for one in self.rm.list_prepared("troth:edge:")], [self.gid])
+        self.assertTrue(self.rm.hold_sweep("edge"))
+        self.rm.look()
+        for position in (1, 2):
+            seen = SeenCoordinator("c-0123456789ab", 1, 2, position)
+            self.rm.store_seen(seen)
+            self.assertEqual(self.rm.load_seen(), [seen])
+        for _ in ("by comparing xids", "by evidence"):
+            result = self.finish(commit=True, evidence=evidence)
+            self.assertEqual(result.kind, FinishKind.DONE, result)
+        elsewhere = Evidence(evidence.xid, LogPoint(9, 1))
+        self.assertEqual(self.finish(commit=True, evidence=elsewhere).kind, FinishKind.HAZARD)
+        session = self.begin(read_only=True)
+        result = self.prepare(session)
+        self.assertEqual(result.kind, PrepareKind.READ_ONLY, result)
 
     # Notes ------------------------------------------------------------------------------------
 

@@ -29,13 +29,14 @@ _DEFAULTS = {"connect_timeout": _OPEN_TIMEOUT_S, "keepalives_idle": 5, "keepaliv
 # The control file lags after a promotion; the name of the present WAL file does not. The position is
 # a durable one: the machine's power may take what is behind it, which is no going back (L13b).
 _GREETING = """
-SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
- (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::bigint,
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text,
+ (SELECT oid FROM pg_catalog.pg_database
+  WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::bigint,
  pg_catalog.pg_is_in_recovery(),
  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
   pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,
  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
-  pg_catalog.pg_current_wal_flush_lsn()::text END,
+  pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text END,
  pg_catalog.host(pg_catalog.inet_server_addr())"""
 _BOUNDARIES = frozenset(("BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION",
                          "COMMIT PREPARED", "ROLLBACK PREPARED"))

@@ -26,8 +26,8 @@ _XID_OF = (
     " WHERE gid OPERATOR(pg_catalog.=) %s"
     " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()")
 # Position first: the status is then of a moment at or after it.
-_FATE = ("SELECT pg_catalog.pg_current_wal_lsn()::text,"
-         " pg_catalog.pg_xact_status(%s::text::pg_catalog.xid8),"
+_FATE = ("SELECT pg_catalog.pg_current_wal_lsn()::pg_catalog.text,"
+         " pg_catalog.pg_xact_status(%s::pg_catalog.text::pg_catalog.xid8),"
          " pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''")
 # Takes an xid and writes, so that its commit waits for a standby as any does. Standbys get commits
 # in their order: what was committed before has arrived too.

@@ -30,7 +30,8 @@ log = logging.getLogger("troth")
 _CONNECTION_WAIT_MS = 100
 _SERVER_GRACE_MS = 1_000  # the server's own end of an abandoned block comes after ours
 
-# Names are qualified, operators too: application code may change search_path.
+# Names are qualified, operators and types too: application code may change search_path, and its own
+# may fit better than PostgreSQL's.
 _OPEN = ("BEGIN{isolation}{access}; SELECT pg_catalog.set_config('troth.mark', '{mark}', true),"
          " pg_catalog.set_config('lock_timeout', '{lock_ms}', true),"
          " pg_catalog.set_config('idle_in_transaction_session_timeout', '{idle_ms}', true){xid}{label}")
@@ -49,8 +50,8 @@ _GUARD = (
     " pg_catalog.set_config('role', 'none', true),"
     " pg_catalog.set_config('client_min_messages', 'warning', true),"
     " pg_catalog.set_config('synchronous_commit',"
-    "  CASE pg_catalog.current_setting('synchronous_commit')"
-    "  WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true);"
+    "  CASE WHEN pg_catalog.current_setting('synchronous_commit')"
+    "  OPERATOR(pg_catalog.=) 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true);"
     " PREPARE TRANSACTION '{gid}'")
 _GUARD_READ_ONLY = (
     "SELECT 1 OPERATOR(pg_catalog./) CASE WHEN"
@@ -65,13 +66,13 @@ _CLEAN = (
     " SELECT pg_catalog.set_config('session_authorization', NULL, false),"
     " pg_catalog.set_config('role', 'none', false),"
     " pg_catalog.set_config('DateStyle', 'ISO', false),"
-    " pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_current_wal_flush_lsn()::text")
+    " pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text")
 # Notes may be lost with a primary, and must not wait: not for a standby, not for a lock.
 _SET_UP_DESK = ("SET synchronous_commit = local; SET lock_timeout = '1s';"
                 " SET default_transaction_read_only = off")
 _MAKE_NOTES = (
-    "CREATE TABLE public.troth_seen (coordinator text PRIMARY KEY, epoch bigint NOT NULL,"
-    " epoch_random bigint NOT NULL, position bigint NOT NULL)")
+    "CREATE TABLE public.troth_seen (coordinator pg_catalog.text PRIMARY KEY,"
+    " epoch bigint NOT NULL, epoch_random bigint NOT NULL, position bigint NOT NULL)")
 _HAVE_NOTES = (
     "SELECT pg_catalog.to_regclass('public.troth_seen') IS NOT NULL AND"
     " pg_catalog.has_table_privilege('public.troth_seen', 'SELECT, INSERT, UPDATE')")
@@ -79,10 +80,11 @@ _STORE_SEEN = (
     "INSERT INTO public.troth_seen AS s VALUES (%s, %s, %s, %s)"
     " ON CONFLICT (coordinator) DO UPDATE SET epoch = excluded.epoch,"
     "  epoch_random = excluded.epoch_random, position = excluded.position"
-    " WHERE (s.epoch, s.position) < (excluded.epoch, excluded.position)")
+    " WHERE (s.epoch, s.position) OPERATOR(pg_catalog.<) (excluded.epoch, excluded.position)")
 _LIST = (
     "SELECT gid, transaction::pg_catalog.text::bigint, (extract(epoch FROM"
-    " pg_catalog.clock_timestamp() - prepared) * 1000)::bigint"
+    " pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) prepared)"
+    " OPERATOR(pg_catalog.*) 1000)::bigint"
     " FROM pg_catalog.pg_prepared_xacts WHERE pg_catalog.starts_with(gid, %s)"
     " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()")
 _CHECK = """
@@ -90,8 +92,8 @@ SELECT pg_catalog.current_setting('max_prepared_transactions')::int,
  pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes'),
  pg_catalog.current_setting('synchronous_commit'),
  pg_catalog.current_setting('synchronous_standby_names'),
- session_user::text, current_user::text,
- (SELECT owner::text FROM pg_catalog.pg_prepared_xacts
+ session_user::pg_catalog.text, current_user::pg_catalog.text,
+ (SELECT owner::pg_catalog.text FROM pg_catalog.pg_prepared_xacts
   WHERE pg_catalog.starts_with(gid, %s)
   AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()
   AND owner OPERATOR(pg_catalog.<>) session_user AND NOT
@@ -154,7 +156,7 @@ class PostgresSession:
             access=" READ ONLY" if options.read_only else " READ WRITE",
             mark=options.mark, lock_ms=max(1, options.time_left_ms),
             idle_ms=options.time_left_ms + _SERVER_GRACE_MS,
-            xid="" if options.read_only else ", pg_catalog.pg_current_xact_id()::text",
+            xid="" if options.read_only else ", pg_catalog.pg_current_xact_id()::pg_catalog.text",
             label=_LABEL.format(label=options.label) if options.label else "")).fetchone()
         if not options.read_only:
             self._xid = int(row[3])
@@ -419,7 +421,7 @@ class PostgresResourceManager:
 
     def look(self) -> DatabaseState:
         with self._desk_lock:
-            position = self._ask("SELECT pg_catalog.pg_current_wal_flush_lsn()::text")[0][0]
+            position = self._ask("SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text")[0][0]
             desk = self._desk
             assert desk is not None
             point = LogPoint(desk.point.timeline, parse_lsn(position))
