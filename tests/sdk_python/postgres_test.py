@@ -97,6 +97,20 @@ class Postgres(unittest.TestCase):
             self.cluster.psql("SELECT pg_reload_conf()")
             until(lambda: show() == before)
 
+    @staticmethod
+    @contextlib.contextmanager
+    def standing_still(pid):
+        """That process of the server does nothing meanwhile, at most 5 s."""
+        os.kill(pid, signal.SIGSTOP)
+        timer = threading.Timer(5, os.kill, (pid, signal.SIGCONT))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+            os.kill(pid, signal.SIGCONT)
+
     def prepared(self):
         return self.cluster.psql("SELECT gid FROM pg_prepared_xacts").split()
 
@@ -406,6 +420,45 @@ class Postgres(unittest.TestCase):
         self.cluster.psql(f"SELECT pg_terminate_backend({pid}, 5000)")
         self.begin().rollback()
 
+    # Regression: one server process that stood still held up all deadlines, and the forgetting.
+    def test_a_connection_that_stands_still_holds_nobody_up(self):
+        now = [0]
+        table = BranchTable("edge", "one", self.rm, now_ms=lambda: now[0])
+        ids = [f"c-0123456789ab.1-0000abcd.{n}" for n in (1, 2)]
+        works = [table.start_work(WorkRequest(id_, 0, 10_000)) for id_ in ids]
+        pids = [work.session.connection.info.backend_pid for work in works]
+        for work in works:
+            self.sql(work.session, "SELECT 1")
+            table.end_work(work, None, False)
+        now[0] = 10_000
+        with self.standing_still(pids[0]):
+            tick = threading.Thread(target=table.tick)
+            tick.start()
+            tick.join(3)
+            self.assertFalse(tick.is_alive())
+            self.assertEqual(self.cluster.psql("SELECT state FROM pg_stat_activity"
+                                               f" WHERE pid = {pids[1]}").strip(), "idle")
+            for session in (self.begin(), self.begin()):  # the places are free
+                session.rollback()
+
+    def test_an_idle_connection_that_stands_still_is_replaced(self):
+        session = self.begin()
+        pid = session.connection.info.backend_pid
+        session.rollback()
+        with self.standing_still(pid):
+            session = self.begin()
+            self.assertNotEqual(session.connection.info.backend_pid, pid)
+            session.rollback()
+
+    def test_cleaning_has_an_end(self):
+        with mock.patch("troth.participant.postgres._CLEAN", "SELECT pg_sleep(3)"), \
+                mock.patch("troth.participant.connections._ANSWER_S", 0.3):
+            started = time.monotonic()
+            self.begin().rollback()
+            result = self.prepare(self.begin())
+            self.assertEqual(result.kind, PrepareKind.UNKNOWN, result)
+            self.assertLess(time.monotonic() - started, 2.5)
+
     def test_deadlines_reach_the_server(self):
         holder = self.begin()
         self.sql(holder, "UPDATE t SET v = 1")
@@ -529,19 +582,12 @@ class Postgres(unittest.TestCase):
     def test_a_desk_that_stands_still_is_given_up(self):
         (pid,) = self.cluster.psql("SELECT pid FROM pg_stat_activity WHERE application_name ="
                                    " 'troth edge'").split()
-        os.kill(int(pid), signal.SIGSTOP)
-        timer = threading.Timer(5, os.kill, (int(pid), signal.SIGCONT))
-        timer.start()
-        try:
+        with self.standing_still(int(pid)):
             with mock.patch("troth.participant.connections._ANSWER_S", 0.3), \
                     self.assertRaises(Unavailable) as caught:
                 self.rm.look()
             self.assertIn("did not answer within", str(caught.exception))
             self.rm.look()
-        finally:
-            timer.cancel()
-            timer.join()
-            os.kill(int(pid), signal.SIGCONT)
 
     # Recovery's thread ends with any other error.
     def test_a_desk_that_nobody_can_watch_is_unavailable(self):

@@ -123,9 +123,11 @@ class PgConnection(_Connection):
         return cursor
 
     @contextlib.contextmanager
-    def limited(self) -> Iterator[None]:
-        """Statements meanwhile end after _ANSWER_S, and the connection with them: for a server that
-        stands still libpq waits for ever, and the server's own time limits stand still too."""
+    def limited(self, seconds: float | None = None) -> Iterator[None]:
+        """Statements meanwhile end after that, or _ANSWER_S, and the connection with them: for a
+        server that stands still libpq waits for ever, and the server's own time limits stand still
+        too."""
+        seconds = _ANSWER_S if seconds is None else seconds
         late = threading.Event()
 
         def cut() -> None:
@@ -133,7 +135,7 @@ class PgConnection(_Connection):
             with contextlib.suppress(OSError):  # it has ended by itself
                 line.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(_ANSWER_S, cut)
+        timer = threading.Timer(seconds, cut)
         timer.daemon = True
         try:
             line = socket.socket(fileno=os.dup(self.fileno()))
@@ -147,7 +149,7 @@ class PgConnection(_Connection):
                 if not late.is_set():
                     raise
                 raise psycopg2.OperationalError(
-                    f"the database did not answer within {_ANSWER_S:.0f} s") from None
+                    f"the database did not answer within {seconds:g} s") from None
             finally:
                 timer.cancel()
                 timer.join()

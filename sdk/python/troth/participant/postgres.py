@@ -28,6 +28,7 @@ from troth.participant.values import (
 log = logging.getLogger("troth")
 
 _CONNECTION_WAIT_MS = 100
+_SHORT_S = 1.0  # what takes no time; for who must not wait, as the thread that keeps deadlines
 _SERVER_GRACE_MS = 1_000  # the server's own end of an abandoned block comes after ours
 
 # Names are qualified, operators and types too: application code may change search_path, and its own
@@ -151,13 +152,15 @@ class PostgresSession:
         options, connection = self._options, self._connection
         assert connection is not None
         connection.boundary_tag = ""
-        row = connection.run(_OPEN.format(
+        sql = _OPEN.format(
             isolation=options.isolation.value,
             access=" READ ONLY" if options.read_only else " READ WRITE",
             mark=options.mark, lock_ms=max(1, options.time_left_ms),
             idle_ms=options.time_left_ms + _SERVER_GRACE_MS,
             xid="" if options.read_only else ", pg_catalog.pg_current_xact_id()::pg_catalog.text",
-            label=_LABEL.format(label=options.label) if options.label else "")).fetchone()
+            label=_LABEL.format(label=options.label) if options.label else "")
+        with connection.limited(_SHORT_S):
+            row = connection.run(sql).fetchone()
         if not options.read_only:
             self._xid = int(row[3])
 
@@ -225,19 +228,21 @@ class PostgresSession:
             self.drop()  # lost, or what was done outside the block stays done in the session
             return
         try:
-            connection.run("ROLLBACK")
+            with connection.limited(_SHORT_S):
+                connection.run("ROLLBACK")
         except psycopg2.Error:
             self.drop()
             return
-        self._clean()
+        self._clean(_SHORT_S)
 
-    def _clean(self) -> int | None:
+    def _clean(self, seconds: float | None = None) -> int | None:
         """Gives the connection back if it is as new; the WAL position, or None: it was lost."""
         connection, self._connection = self._connection, None
         assert connection is not None
         position = None
         try:
-            row = connection.run(_CLEAN).fetchone()
+            with connection.limited(seconds):
+                row = connection.run(_CLEAN).fetchone()
             position = parse_lsn(row[4])
             idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
             if (connection.info.transaction_status == idle and not connection.boundary_tag
