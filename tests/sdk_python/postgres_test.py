@@ -468,6 +468,29 @@ class Postgres(unittest.TestCase):
         waiter.rollback()
         holder.rollback()
 
+    # Regression: each branch set its own, longer ones over those of the role.
+    def test_the_roles_shorter_limits_hold(self):
+        def limits(left, **options):
+            rm, self.rm = self.rm, self.manager(**options)
+            session = self.begin(left)
+            rows = self.sql(session, "SELECT current_setting('lock_timeout'),"
+                            " current_setting('idle_in_transaction_session_timeout')").fetchall()
+            session.rollback()
+            self.rm.close()
+            self.rm = rm
+            return rows[0]
+
+        self.addCleanup(self.cluster.psql, "ALTER ROLE postgres RESET ALL")
+        self.cluster.psql("ALTER ROLE postgres SET lock_timeout = '2s';"
+                          "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '4s'")
+        self.assertEqual(limits(5_000), ("2s", "4s"))
+        self.assertEqual(limits(1_000), ("1s", "2s"))
+        self.cluster.psql("ALTER ROLE postgres RESET ALL")
+        own = self.cluster.conninfo(options="'-c lock_timeout=2s'")
+        self.assertEqual(limits(5_000, conninfo=own), ("2s", "6s"))
+        with self.configured("lock_timeout", "2s"):  # it may be longer a moment later
+            self.assertEqual(limits(5_000), ("5s", "6s"))
+
     def test_cancel_ends_a_statement(self):
         session = self.begin()
         pid = session.connection.info.backend_pid

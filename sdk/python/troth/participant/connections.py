@@ -27,7 +27,8 @@ _DEFAULTS = {"connect_timeout": _OPEN_TIMEOUT_S, "keepalives_idle": 5, "keepaliv
              "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 # The control file lags after a promotion; the name of the present WAL file does not. The position is
-# a durable one: the machine's power may take what is behind it, which is no going back (L13b).
+# a durable one: the machine's power may take what is behind it, which is no going back (L13b). What a
+# reload of the server's configuration may change is no limit to count on.
 _GREETING = """
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text,
  (SELECT oid FROM pg_catalog.pg_database
@@ -37,6 +38,13 @@ SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalo
   pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,
  CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
   pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text END,
+ (SELECT setting::int FROM pg_catalog.pg_settings
+  WHERE name OPERATOR(pg_catalog.=) 'lock_timeout' AND source OPERATOR(pg_catalog.=)
+  ANY ('{global,database,user,database user,client}'::pg_catalog.text[])),
+ (SELECT setting::int FROM pg_catalog.pg_settings
+  WHERE name OPERATOR(pg_catalog.=) 'idle_in_transaction_session_timeout'
+  AND source OPERATOR(pg_catalog.=)
+  ANY ('{global,database,user,database user,client}'::pg_catalog.text[])),
  pg_catalog.host(pg_catalog.inet_server_addr())"""
 _BOUNDARIES = frozenset(("BEGIN", "START TRANSACTION", "COMMIT", "PREPARE TRANSACTION",
                          "COMMIT PREPARED", "ROLLBACK PREPARED"))
@@ -108,6 +116,9 @@ class PgConnection(_Connection):
         self.identity = DatabaseIdentity("", 0)
         self.address = ""
         self.machine = ""
+        # What the role, the database or the connection string sets; zero: no limit.
+        self.lock_timeout_ms = 0
+        self.idle_timeout_ms = 0
         self.used = False
         self.cursor_factory = BranchCursor
         self._met_encoding = self.encoding
@@ -236,8 +247,9 @@ class Acquaintance:
             self.interrupted()
             raise Unavailable(message_of(error)) from None
         connection.address = f"{connection.info.host}:{connection.info.port}"
-        connection.machine = machine_of(connection.info.host, row[5] or "")
+        connection.machine = machine_of(connection.info.host, row[7] or "")
         connection.identity = DatabaseIdentity(row[0], row[1])
+        connection.lock_timeout_ms, connection.idle_timeout_ms = row[5] or 0, row[6] or 0
         if row[2]:
             connection.drop()
             self.interrupted()

@@ -102,6 +102,11 @@ SELECT pg_catalog.current_setting('max_prepared_transactions')::int,
   LIMIT 1)"""
 
 
+def _shorter(standing_ms: int, own_ms: int) -> int:
+    """Zero is no limit."""
+    return min(standing_ms or own_ms, own_ms)
+
+
 class Crew:
     """Threads that do what they are given, made when none is idle, at most `limit`."""
 
@@ -155,8 +160,9 @@ class PostgresSession:
         sql = _OPEN.format(
             isolation=options.isolation.value,
             access=" READ ONLY" if options.read_only else " READ WRITE",
-            mark=options.mark, lock_ms=max(1, options.time_left_ms),
-            idle_ms=options.time_left_ms + _SERVER_GRACE_MS,
+            mark=options.mark,
+            lock_ms=_shorter(connection.lock_timeout_ms, max(1, options.time_left_ms)),
+            idle_ms=_shorter(connection.idle_timeout_ms, options.time_left_ms + _SERVER_GRACE_MS),
             xid="" if options.read_only else ", pg_catalog.pg_current_xact_id()::pg_catalog.text",
             label=_LABEL.format(label=options.label) if options.label else "")
         with connection.limited(_SHORT_S):
