@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from typing import Any, Callable, Iterator
 
 import psycopg2
@@ -26,9 +27,9 @@ _ANSWER_S = 10.0
 _DEFAULTS = {"connect_timeout": _OPEN_TIMEOUT_S, "keepalives_idle": 5, "keepalives_interval": 5,
              "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
-# The control file lags after a promotion; the name of the present WAL file does not. The position is
-# a durable one: the machine's power may take what is behind it, which is no going back (L13b). What a
-# reload of the server's configuration may change is no limit to count on.
+# The control file lags after a promotion; the name of the present WAL file does not. The position
+# is a durable one: the machine's power may take what is behind it, which is no going back (L13b).
+# What a reload of the server's configuration may change is no limit to count on.
 _GREETING = """
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::pg_catalog.text,
  (SELECT oid FROM pg_catalog.pg_database
@@ -111,6 +112,11 @@ class PgConnection(_Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._line_lock = threading.Lock()
+        try:
+            self._line = socket.socket(fileno=os.dup(self.fileno()))  # libpq closes its own any time
+        except OSError as error:  # no descriptor is to be had
+            raise psycopg2.OperationalError(str(error)) from None
         self.boundary_tag = ""
         self.point = LogPoint()
         self.identity = DatabaseIdentity("", 0)
@@ -141,29 +147,31 @@ class PgConnection(_Connection):
         seconds = _ANSWER_S if seconds is None else seconds
         late = threading.Event()
 
-        def cut() -> None:
+        def end() -> None:
             late.set()
-            with contextlib.suppress(OSError):  # it has ended by itself
-                line.shutdown(socket.SHUT_RDWR)
+            self.cut()
 
-        timer = threading.Timer(seconds, cut)
+        timer = threading.Timer(seconds, end)
         timer.daemon = True
         try:
-            line = socket.socket(fileno=os.dup(self.fileno()))
             timer.start()
-        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had
+        except RuntimeError as error:  # no thread is to be had
             raise psycopg2.OperationalError(str(error)) from None
-        with line:
-            try:
-                yield
-            except psycopg2.Error:
-                if not late.is_set():
-                    raise
-                raise psycopg2.OperationalError(
-                    f"the database did not answer within {seconds:g} s") from None
-            finally:
-                timer.cancel()
-                timer.join()
+        try:
+            yield
+        except psycopg2.Error:
+            if not late.is_set():
+                raise
+            raise psycopg2.OperationalError(
+                f"the database did not answer within {seconds:g} s") from None
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def cut(self) -> None:
+        """The connection is lost from now on, to whoever uses it too. From any thread."""
+        with self._line_lock, contextlib.suppress(OSError):  # it has ended by itself, or was dropped
+            self._line.shutdown(socket.SHUT_RDWR)
 
     @property
     def altered(self) -> bool:
@@ -186,6 +194,8 @@ class PgConnection(_Connection):
 
     def drop(self) -> None:
         """Ends it. The server rolls back what was open when it notices."""
+        with self._line_lock:
+            self._line.close()
         _Connection.close(self)
 
 
@@ -216,6 +226,7 @@ class Acquaintance:
         self._lock = threading.Lock()
         self._current = 1
         self._identity: DatabaseIdentity | None = None
+        self._greeted: weakref.WeakSet[PgConnection] = weakref.WeakSet()
         self.memory = LogMemory()
 
     @property
@@ -236,7 +247,7 @@ class Acquaintance:
 
     def open(self) -> PgConnection:
         """A new connection that has greeted. Raises Unavailable: also for a standby, and for a
-        database other than the first one met."""
+        database other than the first one met. On a newer timeline those of older ones are lost."""
         known = self.memory.snapshot()
         try:
             connection = psycopg2.connect(connection_factory=PgConnection, **self._options)
@@ -266,6 +277,16 @@ class Acquaintance:
                               f"{connection.identity}; it was {first}")
         if not self.memory.observe(connection.point, known):
             self.interrupted()
+        with self._lock:
+            left = [one for one in self._greeted
+                    if one.point.timeline < connection.point.timeline]
+            self._greeted.difference_update(left)
+            self._greeted.add(connection)
+        if left:
+            # They lead to a primary that was left behind, or nowhere: a proxy may keep them open.
+            self.interrupted()
+        for one in left:
+            one.cut()
         return connection
 
 

@@ -89,6 +89,7 @@ class Finisher:
                 log.exception("finishing %s", order.gid)  # a mistake of ours: stays in doubt
                 result = FinishResult(FinishKind.WORKING, f"{type(error).__name__}: {error}")
             if connection is not None and not connection.alive:
+                connection.drop()
                 connection = None
                 self._acquaintance.interrupted()
             done(result)
