@@ -285,6 +285,8 @@ std::vector<wire::Finding> DiagnoseDatabase(const ParticipantOptions& options,
   Result<std::unique_ptr<PgConnection>> connection =
       PgConnection::Open(options.conninfo, kApplicationName, time);
   if (!connection.ok()) return unreachable(connection.status().message());
+  const Answer path = (*connection)->Execute("SET search_path = pg_catalog", {}, deadline);
+  if (!path.ok) return unreachable(path.message);
   const std::int64_t before_ms = SystemClock()->WallUnixMs();
   Result<std::vector<Row>> rows =
       (*connection)

@@ -18,7 +18,8 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kDeskTime{10'000};
 
 constexpr char kMakeNotes[] =
-    "CREATE TABLE public.troth_seen (coordinator text PRIMARY KEY, epoch bigint NOT NULL,"
+    "CREATE TABLE public.troth_seen (coordinator pg_catalog.text PRIMARY KEY, epoch bigint NOT "
+    "NULL,"
     " epoch_random bigint NOT NULL, position bigint NOT NULL)";
 constexpr char kHaveNotes[] =
     "SELECT pg_catalog.to_regclass('public.troth_seen') IS NOT NULL AND"
@@ -27,7 +28,7 @@ constexpr char kStoreSeen[] =
     "INSERT INTO public.troth_seen AS s VALUES ($1, $2, $3, $4)"
     " ON CONFLICT (coordinator) DO UPDATE SET epoch = excluded.epoch,"
     "  epoch_random = excluded.epoch_random, position = excluded.position"
-    " WHERE (s.epoch, s.position) < (excluded.epoch, excluded.position)";
+    " WHERE (s.epoch, s.position) OPERATOR(pg_catalog.<) (excluded.epoch, excluded.position)";
 
 template <typename T>
 T Number(const std::optional<std::string>& text) {
@@ -154,8 +155,8 @@ Result<std::vector<PreparedBranch>> PostgresResourceManager::ListPrepared(std::s
   if (!desk.ok()) return desk.status();
   const std::string parameters[] = {std::string(prefix)};
   auto rows = (*desk)->Query(
-      "SELECT gid, transaction::pg_catalog.text, (extract(epoch FROM"
-      " pg_catalog.clock_timestamp() - prepared) * 1000)::bigint"
+      "SELECT gid, transaction::pg_catalog.text, (extract(epoch FROM pg_catalog.clock_timestamp()"
+      " OPERATOR(pg_catalog.-) prepared) OPERATOR(pg_catalog.*) 1000)::bigint"
       " FROM pg_catalog.pg_prepared_xacts WHERE pg_catalog.starts_with(gid, $1)"
       " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
       parameters, DeskDeadline());

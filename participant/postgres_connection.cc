@@ -166,18 +166,21 @@ Status PgConnection::Greet(TimePoint deadline) {
   // The control file lags after a promotion; the name of the present WAL file does not.
   const Answer answer = Execute(
       "SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
-      " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),"
+      " (SELECT oid FROM pg_catalog.pg_database"
+      "  WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),"
       " pg_catalog.pg_is_in_recovery(),"
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
       "  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,"
       " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN"
       "  pg_catalog.pg_current_wal_flush_lsn() END,"
       // What a reload of the server's configuration may change is no limit to count on.
-      " (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'"
-      "  AND source IN ('global', 'database', 'user', 'database user', 'client')),"
       " (SELECT setting FROM pg_catalog.pg_settings"
-      "  WHERE name = 'idle_in_transaction_session_timeout'"
-      "  AND source IN ('global', 'database', 'user', 'database user', 'client')),"
+      "  WHERE name OPERATOR(pg_catalog.=) 'lock_timeout' AND source OPERATOR(pg_catalog.=)"
+      "  ANY ('{global,database,user,database user,client}'::pg_catalog.text[])),"
+      " (SELECT setting FROM pg_catalog.pg_settings"
+      "  WHERE name OPERATOR(pg_catalog.=) 'idle_in_transaction_session_timeout'"
+      "  AND source OPERATOR(pg_catalog.=)"
+      "  ANY ('{global,database,user,database user,client}'::pg_catalog.text[])),"
       " pg_catalog.host(pg_catalog.inet_server_addr())",
       {}, deadline);
   if (!answer.ok || answer.rows.empty() || answer.rows[0].size() != 8) {

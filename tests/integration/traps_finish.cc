@@ -2,6 +2,8 @@
 #include <atomic>
 #include <filesystem>
 
+#include "participant/inspection_service.h"
+#include "participant/options.h"
 #include "participant/postgres_connection.h"
 #include "tests/integration/trap_fixture.h"
 
@@ -251,6 +253,43 @@ TEST_F(PhaseTwo, NamesThatLikeWouldMatch) {
   tx.exec("PREPARE TRANSACTION 'troth:east2:main-0123456789ab.1-00000001.1'");
   EXPECT_EQ((*manager_->ListPrepared("troth:east:")).size(), 0u);
   EXPECT_EQ((*manager_->ListPrepared("troth:e_st:")).size(), 1u);
+}
+
+// Regression: one * of an application's own, nearer to numeric * integer than PostgreSQL's, and
+// nothing that is prepared was found any more.
+TEST_F(PhaseTwo, OperatorsOfTheApplicationDoNotStopTheSweep) {
+  cluster_.Sql(
+      "SET client_min_messages = warning; DROP SCHEMA IF EXISTS angry CASCADE;"
+      "CREATE SCHEMA angry; DO $do$ DECLARE one record; BEGIN FOR one IN SELECT * FROM (VALUES"
+      " ('*', 'numeric', 'integer', 'numeric'), ('-', 'timestamptz', 'timestamptz', 'interval'),"
+      " ('<', 'bigint', 'bigint', 'boolean'), ('=', 'name', 'name', 'boolean'),"
+      " ('=', 'text', 'text', 'boolean')) AS v (name, l, r, result) LOOP "
+      "EXECUTE pg_catalog.format('CREATE FUNCTION angry.no(%s, %s) RETURNS %s LANGUAGE plpgsql AS"
+      " $$BEGIN RAISE ''an operator of the application''; END$$', one.l, one.r, one.result);"
+      "EXECUTE pg_catalog.format('CREATE OPERATOR angry.%s (leftarg = %s, rightarg = %s,"
+      " function = angry.no)', one.name, one.l, one.r);"
+      "END LOOP; END$do$");
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  PostgresOptions options = Options();
+  options.conninfo += " options='-c search_path=angry,pg_catalog,public'";
+  const auto opened = PostgresResourceManager::Open(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  const Result<std::vector<PreparedBranch>> listed = (*opened)->ListPrepared("troth:east:");
+  ASSERT_TRUE(listed.ok()) << listed.status().ToString();
+  EXPECT_EQ(listed->size(), 1u);
+  for (const std::uint64_t position : {1, 2}) {
+    const Status noted = (*opened)->StoreSeen({"main-0123456789ab", 1, 1, position});
+    EXPECT_TRUE(noted.ok()) << noted.ToString();
+  }
+  FinishItem items[] = {{{Gid(1), true, evidence_[1], {}, {}}, {}}};
+  (*opened)->Finish(items, milliseconds(10'000));
+  EXPECT_EQ(items[0].result.kind, Finished::kDone) << items[0].result.message;
+  ParticipantOptions diagnosed;
+  diagnosed.conninfo = options.conninfo;
+  const wire::Finding first = DiagnoseDatabase(diagnosed, milliseconds(5'000)).front();
+  EXPECT_EQ(first.verdict, "good") << first.what;
+  cluster_.Sql("DELETE FROM troth_seen; DROP SCHEMA angry CASCADE");
 }
 
 TEST_F(PhaseTwo, LateDuplicatePreparedUnderTheSameGidIsRolledBack) {
