@@ -27,6 +27,9 @@ constexpr char kLimit[] =
     "SELECT pg_catalog.set_config('lock_timeout', $1, true),"
     " pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true)";
 constexpr char kLabel[] = "SELECT pg_catalog.set_config('application_name', $1, true)";
+// In front of the guard: a deferred trigger would fire inside PREPARE, and undo what the guard
+// sets, or warn as if PREPARE did.
+constexpr char kConstraints[] = "SET CONSTRAINTS ALL IMMEDIATE";
 // The guard in front of PREPARE: which block is open, and what its settings must be.
 constexpr char kCompareXid[] =
     "SELECT 1 OPERATOR(pg_catalog./) CASE"
@@ -99,7 +102,8 @@ Status PostgresSession::SetUp(PgConnection* connection) {
        {std::pair{"troth_begin", kBegin}, std::pair{"troth_begin_rw", kBeginReadWrite},
         std::pair{"troth_open", kOpen}, std::pair{"troth_open_ro", kOpenReadOnly},
         std::pair{"troth_limit", kLimit}, std::pair{"troth_label", kLabel},
-        std::pair{"troth_guard", guard.c_str()}, std::pair{"troth_guard_only", guard_only.c_str()},
+        std::pair{"troth_constraints", kConstraints}, std::pair{"troth_guard", guard.c_str()},
+        std::pair{"troth_guard_only", guard_only.c_str()},
         std::pair{"troth_guard_ro", kGuardReadOnly}, std::pair{"troth_reset", "RESET ALL"},
         std::pair{"troth_clean", kClean}}) {
     TROTH_RETURN_IF_ERROR(connection->PrepareStatement(name, sql, deadline));
@@ -360,6 +364,7 @@ void PostgresSession::QueuePrepare() {
     connection_->QueuePrepared("troth_guard_ro", parameters);
     connection_->Queue("ROLLBACK");
   } else {
+    connection_->QueuePrepared("troth_constraints");
     if (options_.prepare_with_statement) {
       connection_->QueuePrepared("troth_guard_only");
     } else {
@@ -436,23 +441,40 @@ std::optional<PrepareResult> PostgresSession::PollPrepare() {
   return result;
 }
 
-// A failed PREPARE has ended the block and skipped the cleaning. A failed guard has left a block
-// open that is not to be trusted: its connection is dropped.
+// A failed PREPARE has ended the block and skipped the cleaning, a failed constraint has left it
+// failed. A failed guard has left a block open that is not to be trusted: its connection is
+// dropped.
 void PostgresSession::CleanAfterFailure() {
   const std::span<const Answer> answers = PrepareAnswers();
   const bool cleaned = answers.size() == 4 && answers[2].ok && answers[3].ok;
   over_ = cleaned;
-  if (cleaned || !connection_->alive() || connection_->ended_units() < 1 || !answers[0].ok) return;
+  if (cleaned || !connection_->alive() || connection_->ended_units() < 1) return;
+  const bool constraint = FailedConstraint() != nullptr;
+  if (!constraint && !answers[0].ok) return;
   connection_->EndPipeline();  // libpq tells no status before
-  if (connection_->transaction_status() != PQTRANS_IDLE) return;
+  const PGTransactionStatusType status = connection_->transaction_status();
+  if (status != (constraint ? PQTRANS_INERROR : PQTRANS_IDLE)) return;
+  if (constraint) {
+    connection_->Queue("ROLLBACK");
+    connection_->Sync();
+  }
   QueueCleaning();
   connection_->Flush();
 }
 
-// The answers to QueuePrepare, as far as they have come: guard, PREPARE, position, RESET ALL.
+// The error of a deferred constraint, in whose place PREPARE's would be without us.
+const Answer* PostgresSession::FailedConstraint() const {
+  const std::vector<Answer>& answers = connection_->answers();
+  if (options_.read_only || answers.size() <= prepare_at_) return nullptr;
+  return answers[prepare_at_].ok ? nullptr : &answers[prepare_at_];
+}
+
+// The answers to QueuePrepare behind that to the constraints, as far as they have come: guard,
+// PREPARE, position, RESET ALL.
 std::span<const Answer> PostgresSession::PrepareAnswers() const {
   const std::vector<Answer>& answers = connection_->answers();
-  return std::span(answers).subspan(std::min(prepare_at_, answers.size()));
+  const std::size_t guard_at = prepare_at_ + (options_.read_only ? 0 : 1);
+  return std::span(answers).subspan(std::min(guard_at, answers.size()));
 }
 
 PrepareResult PostgresSession::Judge() {
@@ -464,6 +486,11 @@ PrepareResult PostgresSession::Judge() {
   const auto unknown = [&](Refusal refusal) {
     return PrepareResult{Kind::kUnknown, Evidence{xid_, {}}, 0, std::move(refusal)};
   };
+  const bool ended = connection_->ended_units() >= 1;
+  if (const Answer* failed = FailedConstraint();
+      failed != nullptr && (ended || !ConnectionLost(failed->sqlstate))) {
+    return refused(RefusalOf(failed->sqlstate, failed->message));
+  }
   if (!answers.empty() && !answers[0].ok && !ConnectionLost(answers[0].sqlstate)) {
     if (answers[0].sqlstate != "22012")
       return refused(RefusalOf(answers[0].sqlstate, answers[0].message));
@@ -476,7 +503,7 @@ PrepareResult PostgresSession::Judge() {
   }
   // Whatever is in the database's hands when the connection ends may be prepared, or become so
   // when the server recovers, also when an error came first (a PANIC's).
-  if (connection_->ended_units() < 1 || answers.size() < 2) {
+  if (!ended || answers.size() < 2) {
     if (options_.read_only) return refused(Unavailable("the connection was lost at prepare"));
     return unknown(Unavailable("the connection was lost while the branch was being prepared"));
   }

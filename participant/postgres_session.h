@@ -20,7 +20,7 @@ namespace troth {
 // there is none: a setting local to it). The guard compares it and raises an error (22012) when it
 // is another, so that PREPARE behind it in the same pipeline is skipped. Everything goes out in one
 // write:
-//   guard; PREPARE TRANSACTION; position and cleaning; RESET ALL; Sync
+//   deferred constraints; guard; PREPARE TRANSACTION; position and cleaning; RESET ALL; Sync
 // so that the connection goes back to the pool clean, at the price of no call. Settings are
 // written only where they are not what they must be: each transaction that changes one makes
 // the server walk through all it has, twice.
@@ -64,6 +64,7 @@ class PostgresSession : public Session {
   void QueuePrepare();
   void QueueCleaning();
   void CleanAfterFailure();
+  const Answer* FailedConstraint() const;
   std::span<const Answer> PrepareAnswers() const;
   PrepareResult Judge();
   PrepareResult Refuse(Refusal refusal);
@@ -78,7 +79,7 @@ class PostgresSession : public Session {
   std::atomic<bool> cancelled_{false};
   bool opened_ = false;
   bool started_ = false;        // PREPARE is sent
-  std::size_t prepare_at_ = 0;  // the place of the guard's answer, before PREPARE's
+  std::size_t prepare_at_ = 0;  // the place of the first answer to QueuePrepare
   bool over_ = false;  // the block has ended, and the connection has been told to clean itself
 };
 

@@ -170,6 +170,22 @@ class TrapTest : public testing::Test {
     return std::stoi(
         cluster_.Sql("SELECT balance FROM account WHERE id = " + std::to_string(account)));
   }
+  // A trigger of an application's that fires at the end of the block.
+  void Defer(const std::string& what) {
+    cluster_.Sql(
+        "SET client_min_messages = warning;"
+        "CREATE OR REPLACE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN " +
+        what +
+        "; RETURN NULL; END$$;"
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON account DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION late()");
+  }
+  // A role without rights, which is not the participant's own.
+  void MakeClerk() {
+    cluster_.Sql(
+        "DO $$BEGIN CREATE ROLE clerk; EXCEPTION WHEN duplicate_object THEN NULL; END$$;"
+        "GRANT ALL ON account TO clerk");
+  }
   int PreparedCount() { return std::stoi(cluster_.Sql("SELECT count(*) FROM pg_prepared_xacts")); }
   // Waits, watching the server, until the query says t.
   void Await(const std::string& condition) {

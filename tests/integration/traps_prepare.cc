@@ -169,9 +169,7 @@ TEST_F(Trap, ConnectionLostBeforePrepare) {
 }
 
 TEST_F(Trap, SetRoleDoesNotChangeTheOwner) {
-  cluster_.Sql(
-      "DO $$BEGIN CREATE ROLE clerk; EXCEPTION WHEN duplicate_object THEN NULL; END$$;"
-      "GRANT ALL ON account TO clerk");
+  MakeClerk();
   ASSERT_FALSE(Do(1, [](pqxx::dbtransaction& tx) {
     Exec(tx, "SET LOCAL ROLE clerk");
     Exec(tx, TakeSql(1));
@@ -192,6 +190,59 @@ TEST_F(Trap, SynchronousCommitOffInsideTheBlock) {
       << "it waits for the standby all the same";
   SetWaitForStandby(false);
   EXPECT_TRUE(Prepared(1));
+}
+
+// Regression: deferred triggers fired inside PREPARE, behind the guard.
+TEST_F(Trap, DeferredTriggerDoesNotChangeTheOwner) {
+  MakeClerk();
+  Defer("SET LOCAL ROLE clerk");
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  EXPECT_EQ(cluster_.Sql("SELECT owner FROM pg_prepared_xacts"), "postgres");
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
+
+TEST_F(Trap, DeferredTriggerTurnsSynchronousCommitOff) {
+  Defer("SET LOCAL synchronous_commit = local");
+  ASSERT_FALSE(Take(1, 1));
+  SetWaitForStandby(true);
+  const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
+  EXPECT_EQ(table_->Prepare(requests, milliseconds(300))[0].kind, Vote::Kind::kWorking)
+      << "it waits for the standby all the same";
+  SetWaitForStandby(false);
+  EXPECT_TRUE(Prepared(1));
+}
+
+TEST_F(Trap, WarningsOfADeferredTriggerAreNotThoseOfPrepare) {
+  Defer("RAISE WARNING 'low'");
+  ASSERT_FALSE(Take(1, 1));
+  const Vote vote = Prepare(1);
+  EXPECT_EQ(vote.kind, Vote::Kind::kPrepared) << vote.refusal.message;
+}
+
+TEST_F(Trap, ErrorsOfADeferredTriggerAreItsOwn) {
+  std::string first, second;
+  int t = 0;
+  // The guard's own state, one of a lost connection, one to repeat.
+  for (const std::string state : {"22012", "57P01", "40001"}) {
+    cluster_.Sql("DROP TRIGGER IF EXISTS late ON account");
+    Defer("RAISE EXCEPTION 'mine' USING ERRCODE = '" + state + "'");
+    ASSERT_FALSE(Do(++t, [&](pqxx::dbtransaction& tx) {
+      first = tx.exec("SELECT pg_backend_pid()")[0][0].c_str();
+      Exec(tx, TakeSql(1));
+    }));
+    const Vote vote = Prepare(t);
+    EXPECT_EQ(vote.kind, Vote::Kind::kRefused);
+    EXPECT_EQ(vote.refusal.sqlstate, state);
+    EXPECT_EQ(vote.refusal.message, "mine");
+    EXPECT_EQ(vote.refusal.retryable, state != "22012");
+    ASSERT_FALSE(Do(++t, [&](pqxx::dbtransaction& tx) {
+      second = tx.exec("SELECT pg_backend_pid()")[0][0].c_str();
+    }));
+    EXPECT_EQ(first, second) << "the connection goes on";
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+  }
+  EXPECT_EQ(PreparedCount(), 0);
 }
 
 TEST_F(Trap, CancelDuringTheWaitForAStandby) {

@@ -467,6 +467,34 @@ TEST_F(EarlyTrap, WarningsOfTheStatementAreNotThoseOfPrepare) {
   EXPECT_EQ(Balance(1), 7);
 }
 
+TEST_F(EarlyTrap, DeferredTriggerDoesNotChangeTheOwner) {
+  MakeClerk();
+  Defer("SET LOCAL ROLE clerk");
+  ASSERT_FALSE(EarlyTake(1, 1));
+  EXPECT_EQ(cluster_.Sql("SELECT owner FROM pg_prepared_xacts"), "postgres");
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
+
+TEST_F(EarlyTrap, DeferredTriggerTurnsSynchronousCommitOff) {
+  Defer("SET LOCAL synchronous_commit = local");
+  EXPECT_FALSE(TakeWhileNoStandbyAnswers([&] { SetWaitForStandby(false); }));
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+}
+
+TEST_F(EarlyTrap, DeferredTriggerThatWarnsOrFails) {
+  Defer("RAISE WARNING 'low'");
+  const auto refused = EarlyTake(1, 1);
+  ASSERT_FALSE(refused) << refused->message;
+  EXPECT_EQ(Commit(1).kind, Finished::kDone);
+  cluster_.Sql("DROP TRIGGER late ON account");
+  Defer("PERFORM 1 / 0");
+  for (int t = 2; t <= 6; ++t) {
+    EXPECT_EQ(EarlyTake(t, 1)->message, "division by zero");
+    EXPECT_EQ(Abort(t).kind, Finished::kDone);
+  }
+  EXPECT_EQ(PreparedCount(), 0);
+}
+
 TEST_F(EarlyTrap, CancelDuringTheWaitForAStandby) {
   const auto refused = TakeWhileNoStandbyAnswers([&] { ToEachWhoWaits("pg_cancel_backend"); });
   ASSERT_TRUE(refused) << "PREPARE answered success, with warning 01000: that is no vote";
