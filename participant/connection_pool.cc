@@ -33,8 +33,9 @@ Result<std::unique_ptr<PgConnection>> Acquaintance::Open(std::chrono::millisecon
     if (identity_.system_identifier.empty()) identity_ = greeting.identity;
     // After a promotion nothing is known any more of what the server holds.
     if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++current_;
-    timeline_ = greeting.point.timeline;
-    if (identity_ != greeting.identity) {
+    if (identity_ == greeting.identity) {
+      timeline_ = greeting.point.timeline;
+    } else {
       return Status(Code::kUnavailable,
                     "the database at " + greeting.address + " is another one now: system " +
                         greeting.identity.system_identifier + ", database oid " +
@@ -56,6 +57,11 @@ std::uint64_t Acquaintance::current() const {
   return current_;
 }
 
+bool Acquaintance::LeftBehind(const PgConnection& connection) const {
+  MutexLock lock(&mutex_);
+  return connection.greeting().point.timeline < timeline_;
+}
+
 PgPool::PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up)
     : acquaintance_(acquaintance), limit_(limit), set_up_(std::move(set_up)) {}
 
@@ -67,6 +73,7 @@ Result<PgPool::Taken> PgPool::Take(std::chrono::milliseconds wait) {
       if (!idle_.empty()) {
         std::unique_ptr<PgConnection> connection = std::move(idle_.back());
         idle_.pop_back();
+        if (acquaintance_->LeftBehind(*connection)) continue;
         ++taken_;
         return Taken{std::move(connection), true};
       }

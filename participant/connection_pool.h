@@ -26,6 +26,9 @@ class Acquaintance {
   void Interrupted();
   // Changes at each interruption.
   std::uint64_t current() const;
+  // A newer timeline was met since this connection was greeted: whoever is at its other end is the
+  // database no more, and may be silent for ever (a proxy that leads new connections elsewhere).
+  bool LeftBehind(const PgConnection& connection) const;
   LogMemory& memory() { return memory_; }
   PgCanceller& canceller() { return canceller_; }
 

@@ -89,7 +89,9 @@ Status PostgresResourceManager::CheckFit(PgConnection* connection) {
 }
 
 Result<PgConnection*> PostgresResourceManager::Desk() {
-  if (desk_ != nullptr && desk_->StillAlive()) return desk_.get();
+  if (desk_ != nullptr && desk_->StillAlive() && !acquaintance_.LeftBehind(*desk_)) {
+    return desk_.get();
+  }
   if (desk_ != nullptr) acquaintance_.Interrupted();
   desk_.reset();
   holds_sweep_ = false;

@@ -84,6 +84,8 @@ class PgConnection {
   // As alive(), of a connection that nothing was asked of, after a look at the socket: what comes
   // unasked is, but for a changed setting now and then, the server's good-bye.
   bool StillAlive();
+  // It counts as lost from now on, whoever is at its other end.
+  void GiveUp();
   PGTransactionStatusType transaction_status() const { return PQtransactionStatus(conn_); }
   // Whether a block is read-write without saying so, by the server's last word on it.
   bool writes_by_default() const;
@@ -150,7 +152,6 @@ class PgConnection {
   Status Greet(TimePoint deadline);
   void Take(PGresult* result);
   void EnterPipeline();
-  void GiveUp();
   void Sent(int taken);
   static void OnNotice(void* self, const PGresult* notice);
   static int OnEvent(PGEventId event, void* info, void* self);

@@ -173,7 +173,8 @@ class PostgresFinisher::Lane {
     if (!under_way()) return !SendRound();
     connection_->Poll();
     if (connection_->ended_units() < connection_->queued_units() && connection_->alive()) {
-      return false;
+      if (!acquaintance_->LeftBehind(*connection_)) return false;
+      connection_->GiveUp();
     }
     const bool fresh = std::chrono::steady_clock::now() - sent_ < kComparisonHolds;
     TakeRound();
@@ -186,7 +187,9 @@ class PostgresFinisher::Lane {
   }
 
   bool alive() const { return connection_->alive(); }
-  bool StillAlive() { return connection_->StillAlive(); }
+  bool StillAlive() {
+    return connection_->StillAlive() && !acquaintance_->LeftBehind(*connection_);
+  }
   int socket() const { return connection_->socket(); }
   const std::vector<Job>& jobs() const { return jobs_; }
   void Clear() { jobs_.clear(); }

@@ -428,7 +428,10 @@ std::optional<PrepareResult> PostgresSession::StartPrepare() {
 
 std::optional<PrepareResult> PostgresSession::PollPrepare() {
   connection_->Poll();
-  if (connection_->ended_units() < 1 && connection_->alive()) return std::nullopt;
+  if (connection_->ended_units() < 1 && connection_->alive()) {
+    if (!acquaintance_->LeftBehind(*connection_)) return std::nullopt;
+    connection_->GiveUp();
+  }
   // A crash here leaves the branch prepared, its vote unheard; the sweep asks for it.
   TROTH_FAILPOINT("after-prepare");
   // Run did not wait for it: what is prepared is known, and rolled back, by the xid that comes now.

@@ -1,5 +1,6 @@
 // PostgreSQL's traps around COMMIT PREPARED, crashes, copies and failovers (law L13).
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 
 #include "participant/inspection_service.h"
@@ -481,6 +482,97 @@ TEST_F(FailoverTrap, WithoutThePrepare) {
   EXPECT_EQ(result.kind, Finished::kHazard) << result.message;
   EXPECT_NE(result.message.find("failover"), std::string::npos) << result.message;
   EXPECT_EQ(Balance(1), 100);
+}
+
+// Regression: nothing but an answer, or a dead socket, ended the wait, and the GID was taken.
+class SilentTrap : public FailoverTrap {
+ protected:
+  // Whichever of the two listens; as behind a proxy, what is open stays where it is.
+  PostgresOptions Options() override {
+    PostgresOptions options = FailoverTrap::Options();
+    options.conninfo = "host=127.0.0.1,127.0.0.1 port=" + cluster_.Sql("SHOW port") + "," +
+                       standby_.Sql("SHOW port") + " dbname=postgres user=postgres";
+    return options;
+  }
+  void TearDown() override {
+    FailoverTrap::TearDown();
+    for (const int pid : silent_) kill(pid, SIGKILL);
+  }
+  // A server process stands still; who is connected to it sees nothing of that.
+  void Silence(const std::string& statement) {
+    silent_.push_back(std::stoi(cluster_.Sql(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'troth east' AND query LIKE '" +
+        statement + "%'")));
+    kill(silent_.back(), SIGSTOP);
+  }
+  // The listener alone is killed: of its children only those end that don't stand still.
+  void FailOverLeavingConnections() {
+    AwaitReplay();
+    kill(std::stoi(cluster_.Sql("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)")),
+         SIGKILL);
+    while (PQping(cluster_.conninfo().c_str()) == PQPING_OK) std::this_thread::yield();
+    standby_.Promote();
+    cluster_ = standby_;
+  }
+  std::vector<int> silent_;
+};
+
+TEST_F(SilentTrap, PhaseTwoLeavesASilentConnection) {
+  for (const int t : {1, 2}) {
+    ASSERT_FALSE(Take(t, t));
+    ASSERT_TRUE(Prepared(t));
+  }
+  ASSERT_EQ(Commit(2).kind, Finished::kDone);
+  Silence("COMMIT PREPARED");
+  EXPECT_EQ(Finish(1, true, 1).kind, Finished::kWorking);
+  FailOverLeavingConnections();
+  ASSERT_FALSE(Take(3, 3)) << "the new primary is not met";
+  const FinishResult result = Commit(1);
+  EXPECT_EQ(result.kind, Finished::kDone) << result.message;
+  EXPECT_EQ(Balance(1), 99);
+}
+
+TEST_F(SilentTrap, PrepareLeavesASilentConnection) {
+  ASSERT_FALSE(Take(1, 1));
+  Silence("UPDATE account");
+  const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
+  EXPECT_EQ(table_->Prepare(requests, milliseconds(50))[0].kind, Vote::Kind::kWorking);
+  FailOverLeavingConnections();
+  ASSERT_FALSE(Take(3, 3)) << "the new primary is not met";
+  const Vote vote = Prepare(1);
+  EXPECT_EQ(vote.kind, Vote::Kind::kRefused);
+  EXPECT_EQ(vote.refusal.reason, Refused::kDatabaseUnavailable);
+  EXPECT_EQ(Abort(1).kind, Finished::kDone);
+}
+
+TEST_F(SilentTrap, IdleConnectionsToItAreNotUsed) {
+  for (const int t : {1, 2}) {
+    ASSERT_FALSE(Take(t, t));
+    ASSERT_TRUE(Prepared(t));
+  }
+  ASSERT_EQ(Commit(2).kind, Finished::kDone);
+  ASSERT_TRUE(manager_->Look().ok());
+  Silence("COMMIT PREPARED");
+  Silence("SELECT pg_catalog.pg_current_wal_flush_lsn()");
+  FailOverLeavingConnections();
+  ASSERT_FALSE(Take(3, 3)) << "the new primary is not met";
+  const FinishRequest requests[] = {{Id(1), true, evidence_[1], std::nullopt}};
+  EXPECT_EQ(table_->Finish(requests, milliseconds(5'000))[0].kind, Finished::kDone);
+  const Status looked = manager_->Look().status();
+  EXPECT_TRUE(looked.ok()) << looked.ToString();
+}
+
+TEST_F(SilentTrap, IdleConnectionsOfThePoolToItAreNotUsed) {
+  ASSERT_FALSE(Take(1, 1));
+  ASSERT_TRUE(Prepared(1));
+  Silence("RESET ALL");
+  FailOverLeavingConnections();
+  ASSERT_TRUE(manager_->Look().ok()) << "the new primary is not met";
+  WorkRequest last;
+  last.last = true;
+  last.time_left = milliseconds(3'000);
+  const auto refused = DoStatement(2, TakeSql(2), {}, 0, last);
+  EXPECT_FALSE(refused) << refused->message;
 }
 
 // A hazard is for good: what passes must not make one.
