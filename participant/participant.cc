@@ -210,7 +210,7 @@ class ParticipantProcess : public Participant {
   BranchCounts Counts() const override { return table_.Counts(); }
 
  private:
-  enum class Phase { kNew, kServing, kStopping, kEnded };
+  enum class Phase { kNew, kStarting, kServing, kStopping, kEnded };
   // What is to be done in a session; a refusal, or what it throws, ends the branch.
   using SessionWork = std::function<std::optional<Refusal>(Session* session)>;
 
@@ -464,6 +464,11 @@ Status ParticipantProcess::Listen(std::shared_ptr<apache::thrift::TProcessor> ap
 
 Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> application,
                                  bool take_signals) {
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kNew) return OkStatus();  // stopped before it was served
+    phase_ = Phase::kStarting;
+  }
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -485,17 +490,19 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
               << ":" << port_ << " and coordinators on port " << peer_port_ << ", instance "
               << instance_;
   }
-  {
-    MutexLock lock(&mutex_);
-    if (phase_ == Phase::kNew) phase_ = status.ok() ? Phase::kServing : Phase::kEnded;
-    changed_.NotifyAll();
-  }
   if (status.ok()) {
+    {
+      MutexLock lock(&mutex_);
+      if (phase_ == Phase::kStarting) phase_ = Phase::kServing;
+      changed_.NotifyAll();
+    }
     AwaitStop(take_signals ? &signals : nullptr);
-    MutexLock lock(&mutex_);
-    phase_ = Phase::kStopping;
+    {
+      MutexLock lock(&mutex_);
+      phase_ = Phase::kStopping;
+    }
+    Goodbye();
   }
-  if (status.ok()) Goodbye();
   {
     MutexLock lock(&mutex_);
     threads_end_ = true;
@@ -548,7 +555,11 @@ void ParticipantProcess::Goodbye() {
 
 void ParticipantProcess::Stop() {
   MutexLock lock(&mutex_);
+  // Only where nobody serves, and nobody will, it is over at once: a Serve that starts uses us
+  // still.
   if (phase_ == Phase::kNew) phase_ = Phase::kEnded;
+  if (phase_ == Phase::kStarting) phase_ = Phase::kStopping;
+  changed_.NotifyAll();
   const std::uint64_t one = 1;
   if (write(stop_fd_, &one, sizeof one) < 0) LOG(ERROR) << "cannot tell the participant to stop";
   while (phase_ != Phase::kEnded) changed_.Wait(&mutex_);
@@ -556,7 +567,7 @@ void ParticipantProcess::Stop() {
 
 bool ParticipantProcess::WaitUntilServing() {
   MutexLock lock(&mutex_);
-  while (phase_ == Phase::kNew) changed_.Wait(&mutex_);
+  while (phase_ == Phase::kNew || phase_ == Phase::kStarting) changed_.Wait(&mutex_);
   return phase_ == Phase::kServing;
 }
 

@@ -114,12 +114,13 @@ class Participant {
   // refuses new branches, lets those under way end for at most 5 s, rolls the rest back.
   // SIGTERM and SIGINT are taken for the process while it runs, and SIGHUP is ignored from then on,
   // unless the application handles it (`take_signals`).
-  // Prints nothing; logs one line when it is ready. An error: a port is taken.
+  // Prints nothing; logs one line when it is ready. An error: a port is taken. Once; after Stop it
+  // returns at once.
   virtual Status Serve(std::shared_ptr<apache::thrift::TProcessor> application,
                        bool take_signals = true) = 0;
   // Makes Serve return, and waits until it is about to. From any other thread, any number of times.
   virtual void Stop() = 0;
-  // Waits until Serve listens (true) or has ended (false).
+  // Waits until Serve listens (true), or has ended or is told to (false).
   virtual bool WaitUntilServing() = 0;
 
   // Known once Serve listens.
