@@ -30,6 +30,22 @@ Result<Outcome> OutcomeOf(const CallReport& report, const wire::Outcome& outcome
   return Outcome::FromWire(outcome);
 }
 
+std::optional<Failure> CheckOptions(const TransactionOptions& options) {
+  if (options.deadline_ms <= 0) {
+    return MakeFailure(wire::Reason::INVALID,
+                       "the deadline of a transaction must lie ahead, not at " +
+                           std::to_string(options.deadline_ms) + " ms",
+                       false);
+  }
+  if (options.key.size() > 128) {
+    return MakeFailure(
+        wire::Reason::INVALID,
+        "a business key has at most 128 bytes, this one " + std::to_string(options.key.size()),
+        false);
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Client::Client(ClientOptions options)
@@ -52,20 +68,17 @@ ClientCore* Client::core() {
   return core;
 }
 
-Result<Transaction> Client::Begin(const TransactionOptions& options) {
-  if (options.deadline_ms <= 0) {
-    return Status(Code::kInvalid, "the deadline of a transaction must lie ahead, not at " +
-                                      std::to_string(options.deadline_ms) + " ms");
-  }
-  if (options.key.size() > 128) {
-    return Status(Code::kInvalid, "a business key has at most 128 bytes, this one " +
-                                      std::to_string(options.key.size()));
-  }
+Result<Transaction> Client::Begin(const TransactionOptions& options, Failure* why) {
   ClientCore* const core = this->core();
   const Deadline deadline = Deadline::In(options.deadline_ms);
-  Result<std::string> id = core->TakeId(deadline);
-  if (!id.ok()) return id.status();
-  return Transaction(std::make_unique<Transaction::Rep>(core, *std::move(id), deadline, options));
+  std::string id;
+  std::optional<Failure> failure = CheckOptions(options);
+  if (!failure) failure = core->TakeId(deadline, &id);
+  if (failure) {
+    if (why != nullptr) *why = *failure;
+    return failure->ToStatus();
+  }
+  return Transaction(std::make_unique<Transaction::Rep>(core, std::move(id), deadline, options));
 }
 
 Result<Outcome> Client::AskOutcome(const std::string& transaction_id, std::int64_t wait_ms) {
@@ -140,17 +153,11 @@ struct Attempt {
 Attempt RunOnce(Client& client, const TransactionOptions& options,
                 const std::function<Status(Transaction&)>& body, Wait wait) {
   Attempt attempt;
-  Result<Transaction> transaction = client.Begin(options);
+  Failure not_begun;
+  Result<Transaction> transaction = client.Begin(options, &not_begun);
   if (!transaction.ok()) {
-    const Status& status = transaction.status();
-    Failure failure;
-    failure.reason =
-        status.code() == Code::kInvalid ? wire::Reason::INVALID : wire::Reason::NOT_SERVING;
-    failure.message = status.message();
-    failure.retryable = status.code() == Code::kUnavailable || status.code() == Code::kOverloaded ||
-                        status.code() == Code::kDeadline;
-    attempt.repeat = failure.retryable;
-    attempt.outcome = Outcome::Aborted("", std::move(failure));
+    attempt.repeat = not_begun.retryable;
+    attempt.outcome = Outcome::Aborted("", std::move(not_begun));
     return attempt;
   }
   const Status done = body(*transaction);

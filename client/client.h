@@ -68,9 +68,9 @@ class Client {
 
   // Begins a transaction. Usually no call: the id comes from a leased block; the first one, and
   // one after a long pause, asks the coordinator for a block and waits for it, at most until the
-  // deadline. kUnavailable, kRefused: nothing was begun. kInvalid: the deadline is longer than
-  // the coordinator's leases, or not positive.
-  Result<Transaction> Begin(const TransactionOptions& options = {});
+  // deadline. An error: nothing was begun; `why`, if given, has its reason and whether it may pass.
+  // kInvalid: the deadline is longer than the coordinator's leases, or not positive.
+  Result<Transaction> Begin(const TransactionOptions& options = {}, Failure* why = nullptr);
 
   // What became of a transaction; waits up to `wait_ms` while it is pending, and tries that long
   // (1 s at least) to reach the coordinator. kUnavailable: it could not be asked. kRefused: it

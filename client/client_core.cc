@@ -22,18 +22,25 @@ constexpr std::int64_t kPlacesFreshMs = 5000;
 void Pause(std::int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
 Failure Unreachable(const std::string& participant, const std::string& why) {
-  Failure failure;
-  failure.reason = wire::Reason::DATABASE_UNAVAILABLE;
-  failure.message = "participant " + participant + " cannot be reached: " + why;
-  failure.retryable = true;
-  failure.participant = participant;
-  return failure;
+  return MakeFailure(wire::Reason::DATABASE_UNAVAILABLE,
+                     "participant " + participant + " cannot be reached: " + why, true,
+                     participant);
 }
 
 }  // namespace
 
 bool PassesByItself(wire::Reason::type reason) {
   return reason == wire::Reason::OVERLOADED || reason == wire::Reason::NOT_SERVING;
+}
+
+Failure MakeFailure(wire::Reason::type reason, std::string message, bool retryable,
+                    const std::string& participant) {
+  Failure failure;
+  failure.reason = reason;
+  failure.message = std::move(message);
+  failure.retryable = retryable;
+  failure.participant = participant;
+  return failure;
 }
 
 Failure FailureOf(const wire::Refused& refusal, const std::string& participant) {
@@ -146,42 +153,42 @@ void ClientCore::Return(std::unique_ptr<Connection> connection, const CallReport
 
 // ---- Ids.
 
-Result<std::string> ClientCore::TakeId(const Deadline& deadline) {
+std::optional<Failure> ClientCore::TakeId(const Deadline& deadline, std::string* id) {
   for (;;) {
     std::optional<Prefetch> prefetch;
-    Result<std::optional<std::string>> id = TakeOrClaim(deadline, &prefetch);
-    if (!id.ok()) return id.status();
-    if (id->has_value()) return **std::move(id);
-    const Status asked = AskLease(deadline, std::move(prefetch));
+    if (std::optional<Failure> failure = TakeOrClaim(deadline, id, &prefetch)) return failure;
+    if (!id->empty()) return std::nullopt;
+    std::optional<Failure> failure = AskLease(deadline, std::move(prefetch));
     {
       MutexLock lock(&mutex_);
       asking_ = false;
     }
     lease_came_.NotifyAll();
-    TROTH_RETURN_IF_ERROR(asked);
+    if (failure) return failure;
   }
 }
 
-Result<std::optional<std::string>> ClientCore::TakeOrClaim(const Deadline& deadline,
-                                                           std::optional<Prefetch>* prefetch) {
+std::optional<Failure> ClientCore::TakeOrClaim(const Deadline& deadline, std::string* id,
+                                               std::optional<Prefetch>* prefetch) {
   MutexLock lock(&mutex_);
   for (;;) {
     const std::int64_t now_ms = BootMs();
-    if (std::optional<std::string> id = leases_.Take(now_ms, deadline.at_ms())) {
+    if (std::optional<std::string> taken = leases_.Take(now_ms, deadline.at_ms())) {
       if (!prefetch_ && !asking_ && leases_.WantsMore(now_ms, deadline.at_ms())) {
         StartPrefetch(now_ms);
       }
-      return id;
+      *id = *std::move(taken);
+      return std::nullopt;
     }
     const std::int64_t left_ms = deadline.left_ms();
     if (left_ms == 0) {
-      return Status(Code::kUnavailable,
-                    "no transaction id came from the coordinator before the deadline");
+      return MakeFailure(wire::Reason::NOT_SERVING,
+                         "no transaction id came from the coordinator before the deadline", true);
     }
     if (!asking_) {
       asking_ = true;
       *prefetch = std::exchange(prefetch_, std::nullopt);
-      return std::optional<std::string>();
+      return std::nullopt;
     }
     lease_came_.WaitFor(&mutex_, std::chrono::milliseconds(left_ms));
   }
@@ -197,7 +204,8 @@ void ClientCore::StartPrefetch(std::int64_t now_ms) {
   if (sent.ok()) prefetch_ = Prefetch{std::move(connection), now_ms, life_};
 }
 
-Status ClientCore::AskLease(const Deadline& deadline, std::optional<Prefetch> prefetch) {
+std::optional<Failure> ClientCore::AskLease(const Deadline& deadline,
+                                            std::optional<Prefetch> prefetch) {
   wire::Lease lease;
   if (prefetch) {
     Connection& connection = *prefetch->connection;
@@ -212,7 +220,7 @@ Status ClientCore::AskLease(const Deadline& deadline, std::optional<Prefetch> pr
                   prefetch->asked_at_ms);
     }
     // It may have come too late, or not at all: the next round asks anew.
-    return OkStatus();
+    return std::nullopt;
   }
   std::int64_t asked_at_ms = 0;
   std::int32_t count;
@@ -224,21 +232,22 @@ Status ClientCore::AskLease(const Deadline& deadline, std::optional<Prefetch> pr
     asked_at_ms = BootMs();
     coordinator.lease(lease, count);
   });
-  if (report.end == CallReport::End::kRefused) {
-    return FailureOf(report.refusal, "").ToStatus();
-  }
+  if (report.end == CallReport::End::kRefused) return FailureOf(report.refusal, "");
   if (!report.ok()) {
-    return Status(Code::kUnavailable,
-                  "the coordinator gave no transaction id, nothing was begun: " + report.error);
+    return MakeFailure(wire::Reason::NOT_SERVING,
+                       "the coordinator gave no transaction id, nothing was begun: " + report.error,
+                       true);
   }
   if (asked_at_ms + lease.ends_in_ms < deadline.at_ms()) {
-    return Status(Code::kInvalid, "the deadline is longer than the coordinator's leases (" +
-                                      std::to_string(lease.ends_in_ms) +
-                                      " ms): no transaction lasts longer than one");
+    return MakeFailure(wire::Reason::INVALID,
+                       "the deadline is longer than the coordinator's leases (" +
+                           std::to_string(lease.ends_in_ms) +
+                           " ms): no transaction lasts longer than one",
+                       false);
   }
   MutexLock lock(&mutex_);
   leases_.Add(std::move(lease.prefix), lease.first, lease.count, lease.ends_in_ms, asked_at_ms);
-  return OkStatus();
+  return std::nullopt;
 }
 
 // ---- Participants.

@@ -32,8 +32,8 @@ class ClientCore {
   const ClientOptions& options() const { return options_; }
   bool OfThisProcess() const;
 
-  // An id that may be used until `deadline`. Contract of Client::Begin.
-  Result<std::string> TakeId(const Deadline& deadline) TROTH_EXCLUDES(mutex_);
+  // An id that may be used until `deadline`. A failure: nothing was begun, as Client::Begin tells.
+  std::optional<Failure> TakeId(const Deadline& deadline, std::string* id) TROTH_EXCLUDES(mutex_);
 
   // One attempt at one call to the coordinator, at whichever address answers. Waits for the
   // reply until `deadline` plus grace.
@@ -70,14 +70,13 @@ class ClientCore {
   Result<std::unique_ptr<Connection>> OpenCoordinator(const Address& address,
                                                       const Deadline& deadline,
                                                       CallReport* refused);
-  // Under the lock: an id; or nothing, and this thread is to ask (asking_ is set); or an error.
-  Result<std::optional<std::string>> TakeOrClaim(const Deadline& deadline,
-                                                 std::optional<Prefetch>* prefetch)
-      TROTH_EXCLUDES(mutex_);
+  // Under the lock: an id; or an empty one, and this thread is to ask (asking_ is set).
+  std::optional<Failure> TakeOrClaim(const Deadline& deadline, std::string* id,
+                                     std::optional<Prefetch>* prefetch) TROTH_EXCLUDES(mutex_);
   // Sends a lease call over an idle connection, if there is one; TakeOrClaim's next asker reads.
   void StartPrefetch(std::int64_t now_ms) TROTH_REQUIRES(mutex_);
   // By the thread that is to ask: reads what was sent for ahead, or asks, and adds the lease.
-  Status AskLease(const Deadline& deadline, std::optional<Prefetch> prefetch)
+  std::optional<Failure> AskLease(const Deadline& deadline, std::optional<Prefetch> prefetch)
       TROTH_EXCLUDES(mutex_);
   std::optional<Failure> FindPlaces(const std::string& participant, bool afresh,
                                     const Deadline& deadline,
@@ -110,6 +109,8 @@ class ClientCore {
 // Reasons that pass by themselves: the coordinator did nothing and may do it later.
 bool PassesByItself(wire::Reason::type reason);
 
+Failure MakeFailure(wire::Reason::type reason, std::string message, bool retryable,
+                    const std::string& participant = "");
 Failure FailureOf(const wire::Refused& refusal, const std::string& participant);
 
 }  // namespace troth

@@ -18,16 +18,6 @@ namespace {
 // An abort is told to the coordinator within this, or not at all.
 constexpr std::int64_t kAbortTimeoutMs = 1000;
 
-Failure MakeFailure(wire::Reason::type reason, std::string message, bool retryable,
-                    const std::string& participant) {
-  Failure failure;
-  failure.reason = reason;
-  failure.message = std::move(message);
-  failure.retryable = retryable;
-  failure.participant = participant;
-  return failure;
-}
-
 }  // namespace
 
 // ---- The inside.

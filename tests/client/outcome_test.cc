@@ -420,6 +420,35 @@ TEST_F(ClientTest, RunTransactionNeverRepeatsTheUnknown) {
   EXPECT_EQ(runs, 1);
 }
 
+// Found in review: the reason got lost on its way, and load was taken for a coordinator that is
+// away.
+TEST_F(ClientTest, RunTransactionTellsWhyNothingWasBegun) {
+  wire::Refused refused = MakeRefused(wire::Reason::FORBIDDEN, "not for 'shop'");
+  coordinator_.lease = [&](auto&, auto) -> void { throw refused; };
+  const auto body = [](Transaction&) { return OkStatus(); };
+  TransactionOptions options;
+  options.deadline_ms = 100;
+  RetryOptions retry;
+  retry.first_overloaded_backoff_ms = retry.max_overloaded_backoff_ms = 1'000'000'000'000;
+  const auto run = [&] { return RunTransaction(*client_, options, body, Wait::kApplied, retry); };
+  Outcome outcome = run();
+  EXPECT_EQ(outcome.kind, Kind::kAborted);
+  EXPECT_EQ(outcome.failure.reason, wire::Reason::FORBIDDEN);
+  EXPECT_FALSE(outcome.failure.retryable);
+  EXPECT_EQ(coordinator_.leases, 1);
+
+  refused = MakeRefused(wire::Reason::OVERLOADED, "full", true);
+  const std::int64_t began_ms = BootMs();
+  outcome = run();
+  EXPECT_EQ(outcome.failure.reason, wire::Reason::OVERLOADED);
+  EXPECT_TRUE(outcome.failure.retryable);
+  EXPECT_LT(BootMs() - began_ms, retry.total_ms / 2) << "no time is left behind such a pause";
+
+  Failure why;
+  EXPECT_EQ(client_->Begin(options, &why).status().code(), Code::kOverloaded);
+  EXPECT_EQ(why.reason, wire::Reason::OVERLOADED);
+}
+
 TEST_F(ClientTest, RunTransactionStopsAtItsTotal) {
   int runs = 0;
   east_.apply = [&](auto&, const auto&) -> void {
