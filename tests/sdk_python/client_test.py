@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pathlib
 import signal
+import socket
 import tempfile
 import threading
 import unittest
@@ -338,6 +339,25 @@ class Client(unittest.TestCase):
                 self.bank.answers.append(refuse(reason, True))
                 self.client.run(self.work)
         self.assertEqual([call.args[0] for call in sleep.call_args_list], [0.004, 0.1])
+
+    # Found in review: what a signal's handler, say, broke off when all had gone out counted as not
+    # sent, and a refusal of the next call as an abort.
+    def test_what_was_broken_off_while_it_was_sent_may_have_been_heard(self):
+        def refused(_request):
+            raise Refused(Reason.NOT_LEASED, "the lease is over", False)
+        send, heard = socket.socket.sendall, []
+
+        def broken_off(sock, data):
+            send(sock, data)
+            if sock.getpeername()[1] == self.coordinator.clients.port and b"commit" in data:
+                if not heard:
+                    heard.append(data)
+                    raise TimeoutError("a handler's own")
+        self.answers += [refused] * 10
+        with mock.patch.object(socket.socket, "sendall", broken_off):
+            with self.assertRaises(troth.OutcomeUnknown):
+                self.transaction()
+        self.assertEqual((len(heard), self.aborts), (1, []))
 
     def test_an_exception_of_the_body_aborts_and_goes_through(self):
         with self.assertRaises(KeyError):

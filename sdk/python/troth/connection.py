@@ -17,7 +17,7 @@ Address = tuple[str, int]
 
 
 class NotSent(Exception):
-    """Surely not heard."""
+    """No byte of the call left: surely not heard."""
 
 
 class Unanswered(Exception):

@@ -41,7 +41,7 @@ class FramedSocket(TTransportBase, CReadableTransport):
         self.frame_bytes = 0  # of the frame that is being read
         self._replies = 0  # frames that the present message may still ask for
         self._until: float | None = None
-        self.sent = False  # a whole frame went out since somebody set this to False
+        self.sent = False  # a frame may have gone out since somebody set this to False
         self.peer_name = peer_name(sock)
 
     # Time ---------------------------------------------------------------------------------
@@ -99,13 +99,13 @@ class FramedSocket(TTransportBase, CReadableTransport):
             raise TTransportException(TTransportException.UNKNOWN,
                                       f"a frame of {len(data)} bytes; at most {MAX_FRAME_BYTES} are taken")
         self._arm()
+        self.sent = True  # before: a handler of signals may throw when all is out
         try:
             self._socket.sendall(struct.pack(">i", len(data)) + data)
         except socket.timeout as error:
             raise TTransportException(TTransportException.TIMED_OUT, "timed out") from error
         except OSError as error:
             raise TTransportException(TTransportException.NOT_OPEN, str(error)) from error
-        self.sent = True
         self._replies = 1
 
     # What Thrift asks for ----------------------------------------------------------------
