@@ -31,7 +31,7 @@ struct CallReport {
   enum class End {
     kAnswered,    // the reply was read
     kRefused,     // the other side says: surely not done
-    kNotSent,     // no connection: surely not done
+    kNotSent,     // no connection, so that no byte of the call left: surely not done
     kUnanswered,  // sent, maybe in part, and no reply: maybe done
     kOtherFault,  // an exception that is none of Troth's: the service declared it, or is another
   };

@@ -32,8 +32,8 @@ struct Outcome {
     kReadOnly,   // every branch was read-only (or there was none): nothing was to be decided
     kPending,    // the coordinator has not decided yet: ask Client::AskOutcome
     kExpired,    // so old that its outcome is no longer kept
-    kUnknown,    // the commit was asked for, and nobody could tell what became of it before
-                 // the deadline: ask Client::AskOutcome with transaction_id. Never guess.
+    kUnknown,    // a commit call was sent, and nobody could tell what became of it before the
+                 // deadline: ask Client::AskOutcome with transaction_id. Never guess.
   };
   Kind kind = Kind::kAborted;
   // Empty when not even an id could be had: nothing was begun.

@@ -239,8 +239,15 @@ Outcome Transaction::Rep::AskCommit(Wait wait) {
     }
     const std::int64_t left_ms = deadline.left_ms();
     if (left_ms == 0) {
-      if (refusal && !heard) return AfterRefusal(*refusal, heard);
-      return Unknown(why);
+      if (heard) return Unknown(why);
+      if (refusal) return AfterRefusal(*refusal, heard);
+      // No call left this process, and none will: only this object could have asked.
+      SendAbort();
+      return Outcome::Aborted(
+          id,
+          MakeFailure(wire::Reason::NOT_SERVING,
+                      "the coordinator could not be asked to commit before the deadline: " + why,
+                      true));
     }
     // Repeating is safe: the same list gives the same answer.
     std::this_thread::sleep_for(std::chrono::milliseconds(std::min(left_ms, backoff.NextMs())));

@@ -81,7 +81,8 @@ class Transaction {
   std::optional<Failure> failure() const;
 
   // Commits, unless a piece of work failed: then aborts. Repeats the call until the deadline
-  // when the coordinator does not answer; returns a little after it at the latest
+  // when the coordinator does not answer, kAborted if no call could be sent until then; returns a
+  // little after it at the latest
   // (ClientOptions::grace_ms; up to a second when it aborts). Called again, or after Abort, it only
   // tells what the transaction ended as.
   Outcome Commit(Wait wait = Wait::kApplied);

@@ -1,5 +1,6 @@
 // How transactions end for the client library, against a scripted coordinator and scripted
 // branches: honest outcomes, leases, forks, and the repeating of whole transactions.
+#include <future>
 #include <set>
 #include <thread>
 
@@ -65,7 +66,27 @@ TEST_F(ClientTest, UnknownNamesTheIdWhenNobodyAnswers) {
   EXPECT_LE(LateRounds(1'500, round), 1);
 }
 
-TEST_F(ClientTest, UnknownWhenTheCoordinatorIsGoneUntilTheDeadline) {
+TEST_F(ClientTest, UnknownWhenACoordinatorThatHeardIsGoneUntilTheDeadline) {
+  std::promise<void> heard;
+  coordinator_.commit = [&](auto&, const auto&) -> void {
+    if (coordinator_.commits == 1) heard.set_value();
+    throw LoseReply();
+  };
+  TransactionOptions options;
+  options.deadline_ms = 500;
+  Result<Transaction> tx = client_->Begin(options);
+  ASSERT_TRUE(Apply(*tx, "east").ok());
+  std::thread stop([&] {
+    heard.get_future().wait();
+    StopCoordinator();
+  });
+  const Outcome outcome = tx->Commit();
+  stop.join();
+  EXPECT_EQ(outcome.kind, Kind::kUnknown);
+  EXPECT_EQ(outcome.transaction_id, tx->id());
+}
+
+TEST_F(ClientTest, AbortedWhenNoCommitCouldBeSentUntilTheDeadline) {
   TransactionOptions options;
   options.deadline_ms = 500;
   Result<Transaction> tx = client_->Begin(options);
@@ -73,8 +94,11 @@ TEST_F(ClientTest, UnknownWhenTheCoordinatorIsGoneUntilTheDeadline) {
   StopCoordinator();
   const std::int64_t began_ms = BootMs();
   const Outcome outcome = tx->Commit();
-  EXPECT_EQ(outcome.kind, Kind::kUnknown);
+  EXPECT_EQ(outcome.kind, Kind::kAborted) << outcome.ToString();
+  EXPECT_EQ(outcome.failure.reason, wire::Reason::NOT_SERVING);
+  EXPECT_TRUE(outcome.failure.retryable);
   EXPECT_EQ(outcome.transaction_id, tx->id());
+  EXPECT_EQ(coordinator_.commits, 0);
   EXPECT_GE(BootMs() - began_ms, 350);
 }
 

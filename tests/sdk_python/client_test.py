@@ -340,6 +340,26 @@ class Client(unittest.TestCase):
                 self.client.run(self.work)
         self.assertEqual([call.args[0] for call in sleep.call_args_list], [0.004, 0.1])
 
+    def test_a_commit_that_could_not_be_sent_is_aborted(self):
+        with self.assertRaises(troth.Aborted) as caught:
+            with self.client.transaction(deadline_ms=500) as tx:
+                self.work(tx)
+                self.coordinator.clients.stop(0)
+        outcome = caught.exception.outcome
+        self.assertEqual((outcome.failure.reason, outcome.retryable, outcome.transaction_id),
+                         (Reason.NOT_SERVING, True, tx.id))
+        self.assertEqual(tx.left_ms(), 0, "it is tried until the deadline")
+
+    def test_what_was_heard_before_nobody_was_there_is_unknown(self):
+        def lost_for_good(_request):
+            threading.Thread(target=self.coordinator.clients.stop, args=(0,)).start()
+            raise TTransportException(message="the reply is lost")
+        self.answers += [lost_for_good] + [self.lost] * 1_000
+        with self.assertRaises(troth.OutcomeUnknown):
+            with self.client.transaction(deadline_ms=500) as tx:
+                self.work(tx)
+        self.assertEqual(self.aborts, [])
+
     # Found in review: what a signal's handler, say, broke off when all had gone out counted as not
     # sent, and a refusal of the next call as an abort.
     def test_what_was_broken_off_while_it_was_sent_may_have_been_heard(self):

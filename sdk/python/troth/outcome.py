@@ -37,7 +37,7 @@ class Kind(enum.Enum):
     READ_ONLY = "read-only"  # every branch was read-only, or there was none
     PENDING = "pending"  # not decided yet: ask Client.outcome
     EXPIRED = "expired"  # so old that its outcome is no longer kept
-    # The commit was asked for, and nobody could tell what became of it before the deadline: ask
+    # A commit call was sent, and nobody could tell what became of it before the deadline: ask
     # Client.outcome with transaction_id. Never guess.
     UNKNOWN = "unknown"
 

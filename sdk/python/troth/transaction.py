@@ -240,7 +240,8 @@ class Transaction:
 
     def commit(self, wait: Wait | None = None) -> Outcome:
         """Commits, unless a piece of work failed: then aborts. Repeats the call until the deadline
-        when the coordinator does not answer; returns a little after it at the latest. To be
+        when the coordinator does not answer, ABORTED if no call could be sent until then; returns a
+        little after it at the latest (up to a second when it aborts). To be
         called once, and not while work is under way: RuntimeError, and the latter aborts. Raises
         nothing of the transaction's: the outcome says what is known."""
         if not self._of_this_process():
@@ -396,8 +397,14 @@ class Transaction:
                 heard, why = True, str(error)
             left_ms = self._deadline.left_ms()
             if left_ms == 0:
-                if refusal is not None and not heard:
+                if heard:
+                    return self._unknown(why)
+                if refusal is not None:
                     return self._after_refusal(refusal, heard)
-                return self._unknown(why)
+                # No call left this process, and none will: only this object could have asked.
+                self._send_abort()
+                return Outcome(Kind.ABORTED, self.id, failure=Failure(
+                    values.Reason.NOT_SERVING, "the coordinator could not be asked to commit before "
+                    f"the deadline: {why}", True))
             # Repeating is safe: the same list gives the same answer.
             time.sleep(min(left_ms, backoff.next_ms()) / 1000)
