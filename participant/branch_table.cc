@@ -219,13 +219,13 @@ Granted<Work> BranchTable::Continue(const WorkRequest& request) {
   return Work{id, branch->session.get()};
 }
 
-Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal> failure,
-                                         bool last) {
+Granted<WorkReply> BranchTable::EndWork(const Work& work, std::optional<Refusal> failure,
+                                        bool last) {
   TROTH_FAILPOINT("work-done");
   Branch* branch = nullptr;
   std::unique_ptr<Session> leaving;
   milliseconds time_left{0};
-  BranchView view;
+  WorkReply reply;
   bool sent = false;
   {
     MutexLock lock(&mutex_);
@@ -253,7 +253,7 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
       ++branch->works;
       branch->Enter(last ? State::kPreparing : State::kActive, clock_->NowMs());
       branch->driven = last;
-      view = BranchView{branch->mark, branch->works, std::nullopt};
+      reply = WorkReply{branch->mark, branch->works, std::nullopt};
     }
   }
   if (failure.has_value() && sent) {
@@ -275,19 +275,19 @@ Granted<BranchView> BranchTable::EndWork(const Work& work, std::optional<Refusal
     return *std::move(failure);
   }
   changed_.NotifyAll();
-  if (!last) return view;
+  if (!last) return reply;
   DrivePrepares({branch}, time_left);
   MutexLock lock(&mutex_);
-  view.vote = VoteOf(work.transaction_id);
-  if (view.vote->kind == Vote::Kind::kRefused) return view.vote->refusal;
-  if (view.vote->kind == Vote::Kind::kWorking) {
+  reply.vote = VoteOf(work.transaction_id);
+  if (reply.vote->kind == Vote::Kind::kRefused) return reply.vote->refusal;
+  if (reply.vote->kind == Vote::Kind::kWorking) {
     TROTH_MARK("early-prepare-not-in-time");
     const auto found = branches_.find(work.transaction_id);
     const Refusal late = Refuse(Refused::kDeadline, "the branch was not prepared in time", true);
     if (found != branches_.end()) found->second->doom = late;  // rolled back when it is prepared
     return late;
   }
-  return view;
+  return reply;
 }
 
 // Prepare -----------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ struct Vote {
 };
 
 // What the caller is told of a branch after work.
-struct BranchView {
+struct WorkReply {
   std::string mark;
   int works = 0;
   std::optional<Vote> vote;  // after the last work of an early prepare
@@ -121,7 +121,7 @@ class BranchTable {
   // waits until the database has answered or the deadline has passed; a refused vote is
   // returned as its refusal. What was prepared with its only statement, and must not be, is rolled
   // back: it was not voted for yet.
-  Granted<BranchView> EndWork(const Work& work, std::optional<Refusal> failure, bool last);
+  Granted<WorkReply> EndWork(const Work& work, std::optional<Refusal> failure, bool last);
 
   // Votes, in order. Waits at most `wait`; a branch that is slower votes kWorking and goes on:
   // ask again. A repeated prepare gets the same vote. kRefused binds: the branch is rolled back

@@ -317,15 +317,15 @@ wire::Branch ParticipantProcess::ExecuteIn(const wire::Context& context, bool on
     failure = CaughtRefusal();
   }
   times.worked = WorkTimes::Clock::now();
-  Granted<BranchView> view = table_.EndWork(*started, std::move(failure), last);
-  if (!view.ok()) throw ToWire(view.refusal());
+  Granted<WorkReply> reply = table_.EndWork(*started, std::move(failure), last);
+  if (!reply.ok()) throw ToWire(reply.refusal());
   wire::Branch branch;
   branch.participant = options_.name;
-  branch.mark = view->mark;
-  branch.works = view->works;
+  branch.mark = reply->mark;
+  branch.works = reply->works;
   branch.instance = instance_;
-  if (view->vote.has_value()) {
-    branch.__set_vote(ToWire(*view->vote, database_, MacOf(context, *view->vote)));
+  if (reply->vote.has_value()) {
+    branch.__set_vote(ToWire(*reply->vote, database_, MacOf(context, *reply->vote)));
   }
   return branch;
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Who may include whom: fails when an #include breaks an arrow of docs/architecture.md.
+"""Who may include whom: fails when an #include breaks an arrow of docs/architecture.md, or when two
+headers give two types one name: no file includes both, but a program may link both (ODR).
 
 Reads the sources as text and needs no build. The arrows stand in the tables below; CMake's link
 lines say the same, but would let a header through that needs no linking.
@@ -144,6 +145,31 @@ def faults(root):
                 yield path, line, header, reason
 
 
+def types(text):
+    """Names, with their namespaces, of the types that a header defines outside of others."""
+    spaces = []
+    for line in text.splitlines():
+        if opened := re.match(r"(?:inline )?namespace ([\w:]+) \{$", line):
+            spaces.append(opened.group(1))
+        elif re.match(r"\}  // namespace", line):
+            spaces.pop()
+        elif defined := re.match(r"(?:struct|class|enum class) (?:TROTH_[A-Z_]+(?:\(.*?\))? )?"
+                                 r"(\w+)(?: final)?(?: :[^:].*)? \{", line):
+            yield "::".join((*spaces, defined.group(1)))
+
+
+def twins(root):
+    """(path, name, other path) of every type whose name another header's type has."""
+    first = {}
+    for path in sources(root):
+        if path.endswith(".h") and path.split("/")[0] not in ("tests", "bench"):
+            with open(os.path.join(root, path), encoding="utf-8") as file:
+                for name in types(file.read()):
+                    if name in first:
+                        yield path, name, first[name]
+                    first.setdefault(name, path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     here = os.path.dirname(os.path.realpath(__file__))
@@ -154,8 +180,12 @@ def main():
     broken = list(faults(root))
     for path, line, header, reason in broken:
         print(f"{path}:{line}: includes {header}: {reason}", file=sys.stderr)
-    print(f"arrows: files={count} broken={len(broken)}")
-    return 1 if broken or count == 0 else 0
+    same = list(twins(root))
+    for path, name, other in same:
+        print(f"{path}: defines {name}, as {other} does: give one of them another name",
+              file=sys.stderr)
+    print(f"arrows: files={count} broken={len(broken)} twins={len(same)}")
+    return 1 if broken or same or count == 0 else 0
 
 
 if __name__ == "__main__":

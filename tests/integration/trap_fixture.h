@@ -111,11 +111,11 @@ class TrapTest : public testing::Test {
     if (!started.ok()) return started.refusal();
     const std::optional<Refusal> failure = what(started->session);
     prepare_sent_ = started->session->PrepareSent();
-    Granted<BranchView> view = table_->EndWork(*started, failure, request.last);
-    if (!view.ok()) return view.refusal();
-    marks_[t] = view->mark;
-    works_[t] = view->works;
-    if (view->vote.has_value()) evidence_[t] = view->vote->evidence;
+    Granted<WorkReply> reply = table_->EndWork(*started, failure, request.last);
+    if (!reply.ok()) return reply.refusal();
+    marks_[t] = reply->mark;
+    works_[t] = reply->works;
+    if (reply->vote.has_value()) evidence_[t] = reply->vote->evidence;
     return std::nullopt;
   }
   // Work that takes 1 from an account.

@@ -157,12 +157,12 @@ class BranchTableTest : public testing::Test {
   std::string End(const std::string& t, std::optional<Refusal> failure, bool last) {
     const Work work = open_.at(t);
     open_.erase(t);
-    Granted<BranchView> view = table_->EndWork(work, std::move(failure), last);
-    if (!view.ok()) return ReasonName(view.refusal());
-    marks_[t] = view->mark;
-    if (!view->vote) return "ok";
-    evidence_[t] = view->vote->evidence;
-    return VoteName(*view->vote);
+    Granted<WorkReply> reply = table_->EndWork(work, std::move(failure), last);
+    if (!reply.ok()) return ReasonName(reply.refusal());
+    marks_[t] = reply->mark;
+    if (!reply->vote) return "ok";
+    evidence_[t] = reply->vote->evidence;
+    return VoteName(*reply->vote);
   }
   std::string Prepare(const std::string& t, int works, const std::string& mark) {
     const PrepareRequest requests[] = {{Id(t), mark, works, milliseconds(5'000), instance_}};

@@ -55,9 +55,9 @@ class ServiceTest : public testing::Test {
     ASSERT_TRUE(work.ok());
     if (slow) manager_.slow.insert(work->session);
     ASSERT_FALSE(static_cast<SimSession*>(work->session)->Add(t, 1));
-    Granted<BranchView> view = table_.EndWork(*work, std::nullopt, false);
-    ASSERT_TRUE(view.ok());
-    marks_[t] = view->mark;
+    Granted<WorkReply> reply = table_.EndWork(*work, std::nullopt, false);
+    ASSERT_TRUE(reply.ok());
+    marks_[t] = reply->mark;
   }
 
   // One call for all of them; P: prepared, W: working.

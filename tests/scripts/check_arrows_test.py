@@ -41,7 +41,17 @@ class CheckArrowsTest(unittest.TestCase):
             self.assertIn(word, said)
 
     def test_good_tree_passes(self):
-        self.assertEqual(self.check({}), (0, "arrows: files=9 broken=0\n"))
+        self.assertEqual(self.check({}), (0, "arrows: files=9 broken=0 twins=0\n"))
+
+    def test_no_two_types_have_one_name(self):
+        one = "namespace troth {\nclass A;\nstruct View {\n  struct Part {};\n};\n}  // namespace troth\n"
+        code, said = self.check({"coordinator/a.h": one, "participant/b.h": one})
+        self.assertEqual(code, 1, said)
+        self.assertIn("participant/b.h: defines troth::View, as coordinator/a.h does", said)
+        apart = one.replace("struct View {", "inline namespace apart {\nstruct View : Base {").replace(
+            "};\n}", "};\n}  // namespace apart\n}")
+        self.assertEqual(self.check({"coordinator/a.h": one, "participant/b.h": apart})[0], 0)
+        self.assertEqual(self.check({"coordinator/a.h": one, "tests/b.h": one})[0], 0)
 
     def test_rooms_keep_their_arrows(self):
         self.expect_broken("common/x.h", '#include "recovery/wal.h"\n', "x.h:1:", "no other room")

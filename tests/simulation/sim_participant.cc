@@ -166,13 +166,13 @@ WorkSaid Participant::Work(const WorkAsk& ask) {
       failure = session->Add("row-" + std::to_string(rep_->random() % 64), 1);
     }
   }
-  Granted<BranchView> view = table.EndWork(*work, std::move(failure), ask.last);
-  if (!view.ok()) return Refused(view.refusal());
+  Granted<WorkReply> reply = table.EndWork(*work, std::move(failure), ask.last);
+  if (!reply.ok()) return Refused(reply.refusal());
   WorkSaid said;
   said.ok = true;
-  said.mark = view->mark;
-  said.works = view->works;
-  if (view->vote.has_value()) said.vote = Plain(*view->vote);
+  said.mark = reply->mark;
+  said.works = reply->works;
+  if (reply->vote.has_value()) said.vote = Plain(*reply->vote);
   return said;
 }
 

@@ -16,7 +16,7 @@ from typing import Callable
 from troth import failpoint
 from troth.ids import TransactionId, is_participant_name, make_gid
 from troth.participant.values import (
-    BeginOptions, BranchCounts, BranchInfo, BranchView, Evidence, FinishKind, FinishOrder,
+    BeginOptions, BranchCounts, BranchInfo, WorkReply, Evidence, FinishKind, FinishOrder,
     FinishRequest, FinishResult, PrepareKind, PrepareRequest, PrepareResult, Refusal, Refused,
     ResourceManager, Session, Vote, VoteKind, Work, WorkRequest)
 
@@ -245,7 +245,7 @@ class BranchTable:
             assert branch.session is not None
             return Work(id_, branch.session)
 
-    def end_work(self, work: Work, failure: Refusal | None, last: bool) -> BranchView:
+    def end_work(self, work: Work, failure: Refusal | None, last: bool) -> WorkReply:
         """Ends work. With `failure` the branch is rolled back now, work and prepare are refused
         until it is aborted, and that refusal is raised. Without it the session is looked at and
         the piece is counted; with `last` the branch is prepared too."""
@@ -264,13 +264,13 @@ class BranchTable:
                 self._enter(branch, _State.PREPARING if last else _State.ACTIVE)
             else:
                 branch.session = None
-            view = BranchView(branch.mark, branch.works)
+            reply = WorkReply(branch.mark, branch.works)
             self._notify()
         if failure is not None:
             self._fail(branch, work.session, failure)
         if not last:
-            return view
-        return self._prepare_last(branch, view, left_ms)
+            return reply
+        return self._prepare_last(branch, reply, left_ms)
 
     def _fail(self, branch: _Branch, session: Session, failure: Refusal) -> None:
         session.rollback()
@@ -283,7 +283,7 @@ class BranchTable:
             self._notify()
         raise failure.again()
 
-    def _prepare_last(self, branch: _Branch, view: BranchView, left_ms: int) -> BranchView:
+    def _prepare_last(self, branch: _Branch, reply: WorkReply, left_ms: int) -> WorkReply:
         self._start_prepares([branch])
         with self._changed:
             self._changed.wait_for(lambda: self._vote_of(branch.id).kind is not VoteKind.WORKING,
@@ -296,8 +296,8 @@ class BranchTable:
         if vote.kind is VoteKind.REFUSED:
             assert vote.refusal is not None
             raise vote.refusal.again()
-        view.vote = vote
-        return view
+        reply.vote = vote
+        return reply
 
     # Prepare --------------------------------------------------------------------------------
 

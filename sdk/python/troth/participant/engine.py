@@ -212,11 +212,11 @@ class Participant:
 
     def end_work(self, context: Any, work: values.Work, failure: Refusal | None) -> Any:
         """What WorkScope does at its end; the wire's Branch. Raises Refusal."""
-        view = self._table.end_work(work, failure, bool(context.last))
+        reply = self._table.end_work(work, failure, bool(context.last))
         vote = None
-        if view.vote is not None:
-            vote = wire_vote(view.vote, self._identity, self._mac(context.transaction_id, view.vote))
-        return wire.Branch(self.options.name, view.mark, view.works, self.instance, vote)
+        if reply.vote is not None:
+            vote = wire_vote(reply.vote, self._identity, self._mac(context.transaction_id, reply.vote))
+        return wire.Branch(self.options.name, reply.mark, reply.works, self.instance, vote)
 
     def tell_if_slow(self, context: Any, times: list[float]) -> None:
         """`times`: when the work was asked for, let in, done, as far as it got."""

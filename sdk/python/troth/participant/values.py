@@ -235,7 +235,7 @@ class Work:
 
 
 @dataclass
-class BranchView:
+class WorkReply:
     mark: str
     works: int
     vote: Vote | None = None
