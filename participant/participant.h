@@ -67,8 +67,8 @@ class ApplicationRefusal : public std::runtime_error {
 };
 
 // SQL of one piece of work. Runs in the branch's block: it must not begin, commit or roll back;
-// savepoints (pqxx::subtransaction) are its own. An exception ends the branch. It may be called
-// on any thread; results must not outlive the call.
+// savepoints (pqxx::subtransaction) are its own. An exception ends the branch. It is called on the
+// thread that called Execute; results of `tx` must not outlive the call.
 using WorkFunction = std::function<void(pqxx::dbtransaction& tx)>;
 
 // One SQL statement with $1, $2, ... and their values as texts; nullopt: NULL. Likely to come

@@ -122,7 +122,7 @@ void PostgresResourceManager::Prepare(std::span<PrepareItem> items,
   for (PrepareItem& item : items) {
     if (item.result.has_value()) continue;
     auto* session = static_cast<PostgresSession*>(item.session);
-    if (session->started()) {
+    if (session->PrepareSent()) {
       item.result = session->PollPrepare();
     } else {
       item.result = session->StartPrepare();

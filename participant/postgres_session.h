@@ -48,7 +48,6 @@ class PostgresSession : public Session {
   PgConnection* connection() { return connection_.get(); }
 
   // Sends the pipeline; once. A result: it was refused without being sent.
-  bool started() const { return started_; }
   std::optional<PrepareResult> StartPrepare();
   // What has arrived; nullopt: not yet. Does not wait.
   std::optional<PrepareResult> PollPrepare();
