@@ -205,14 +205,14 @@ class BranchTable {
   // Rolls back, cancels and gives back what is in `leaving`.
   void Leave(Leaving* leaving) TROTH_EXCLUDES(mutex_);
   std::string GidOf(const std::string& id) const;
-  std::string NewMark();
+  std::string NewMark() TROTH_REQUIRES(mutex_);
 
   const BranchTableOptions options_;
   ResourceManager* const resource_manager_;
   Clock* const clock_;
-  const Random random_;
 
   mutable Mutex mutex_;
+  const Random random_ TROTH_GUARDED_BY(mutex_);
   CondVar changed_;
   CondVar room_;  // HasRoom may have become true
   std::unordered_map<std::string, std::unique_ptr<Branch>> branches_ TROTH_GUARDED_BY(mutex_);

@@ -66,16 +66,11 @@ void IgnoreHangUp() {
   }
 }
 
+// The table draws marks under its mutex: one source is enough.
 BranchTable::Random MarkSource() {
-  // Marks are drawn under the table's lock-free path by several threads: one source each.
-  return [] {
-    thread_local std::mt19937_64 engine([] {
-      std::random_device device;
-      std::seed_seq seed{device(), device(), device(), device()};
-      return std::mt19937_64(seed);
-    }());
-    return engine();
-  };
+  std::random_device device;
+  std::seed_seq seed{device(), device(), device(), device()};
+  return std::mt19937_64(seed);
 }
 
 // The application's failure as a refusal; called while its exception is being handled.
@@ -186,7 +181,7 @@ class ParticipantProcess : public Participant {
     close(stop_fd_);
   }
 
-  Status Prepare() {
+  Status LoadState() {
     TROTH_RETURN_IF_ERROR(security_.CheckServer());
     return fence_.Load();
   }
@@ -715,7 +710,7 @@ Result<std::unique_ptr<Participant>> Participant::Open(const ParticipantOptions&
   if (!state.ok()) return state.status();
   auto participant =
       std::make_unique<ParticipantProcess>(options, std::move(*resource_manager), *state);
-  TROTH_RETURN_IF_ERROR(participant->Prepare());
+  TROTH_RETURN_IF_ERROR(participant->LoadState());
   return std::unique_ptr<Participant>(std::move(participant));
 }
 
