@@ -11,6 +11,7 @@
 #include "client/client_core.h"
 #include "client/transaction_rep.h"
 #include "common/check.h"
+#include "common/transaction_id.h"
 
 namespace troth {
 namespace {
@@ -37,11 +38,11 @@ std::optional<Failure> CheckOptions(const TransactionOptions& options) {
                            std::to_string(options.deadline_ms) + " ms",
                        false);
   }
-  if (options.key.size() > 128) {
-    return MakeFailure(
-        wire::Reason::INVALID,
-        "a business key has at most 128 bytes, this one " + std::to_string(options.key.size()),
-        false);
+  if (options.key.size() > kMaxBusinessKeyBytes) {
+    return MakeFailure(wire::Reason::INVALID,
+                       "a business key has at most " + std::to_string(kMaxBusinessKeyBytes) +
+                           " bytes, this one " + std::to_string(options.key.size()),
+                       false);
   }
   return std::nullopt;
 }

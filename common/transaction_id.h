@@ -34,6 +34,7 @@ struct LocalId {
 inline constexpr std::size_t kMaxTransactionIdBytes = 64;
 inline constexpr std::size_t kMaxCoordinatorNameBytes = 16;
 inline constexpr std::size_t kMaxParticipantNameBytes = 120;
+inline constexpr std::size_t kMaxBusinessKeyBytes = 128;  // thrift/coordinator.thrift
 // Sequences stay below 10^14, so that the text fits kMaxTransactionIdBytes.
 inline constexpr std::uint64_t kMaxSequence = 99'999'999'999'999;
 

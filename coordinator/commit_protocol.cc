@@ -108,6 +108,12 @@ bool CommitProtocol::RefuseNew(const CommitAsked& e) {
                std::to_string(e.branches.size()));
     return true;
   }
+  if (e.key.size() > kMaxBusinessKeyBytes) {
+    Refuse(e.token, Reason::kInvalid,
+           "a business key has at most " + std::to_string(kMaxBusinessKeyBytes) +
+               " bytes; this one has " + std::to_string(e.key.size()));
+    return true;
+  }
   for (const BranchClaim& branch : e.branches) {
     if (branch.mark.size() > kMaxMarkBytes || branch.instance.size() > kMaxMarkBytes) {
       Refuse(e.token, Reason::kInvalid,

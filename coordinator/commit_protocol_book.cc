@@ -302,8 +302,9 @@ std::string CommitProtocol::HolderOf(const std::string& key) const {
 }
 
 void CommitProtocol::On(const KeyAsked& e) {
-  if (e.key.empty() || e.key.size() > 128) {
-    Refuse(e.token, Reason::kInvalid, "a business key has 1 to 128 bytes");
+  if (e.key.empty() || e.key.size() > kMaxBusinessKeyBytes) {
+    Refuse(e.token, Reason::kInvalid,
+           "a business key has 1 to " + std::to_string(kMaxBusinessKeyBytes) + " bytes");
     return;
   }
   if (const auto known = state_.FindKey(e.key)) {

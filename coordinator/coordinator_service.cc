@@ -226,7 +226,6 @@ class ClientHandler : public wire::CoordinatorIf {
  private:
   void Commit(wire::Outcome& reply, const wire::CommitRequest& request) {
     RequireParticipants(request.branches);
-    if (request.key.size() > 128) Throw(Reason::kInvalid, "a business key has at most 128 bytes");
     CommitAsked asked;
     asked.id = ParseId(request.transaction_id);
     asked.branches = rep_->Claims(request.transaction_id, request.branches);

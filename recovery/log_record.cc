@@ -90,7 +90,7 @@ bool TakeDatabase(Decoder* in, DatabaseId* database) {
 }
 
 void EncodeBody(const CommitRecord& r, std::string* out) {
-  TROTH_CHECK(r.branches.size() <= kMaxBranches && r.key.size() <= kMaxKeyBytes);
+  TROTH_CHECK(r.branches.size() <= kMaxBranches && r.key.size() <= kMaxRecordKeyBytes);
   PutTag(Tag::kCommit, out);
   PutId(r.id, out);
   PutVarint(r.branches.size(), out);
@@ -116,7 +116,7 @@ bool DecodeBody(Decoder* in, CommitRecord* r) {
       return false;
     }
   }
-  return in->TakeBytes(&r->key, kMaxKeyBytes);
+  return in->TakeBytes(&r->key, kMaxRecordKeyBytes);
 }
 
 void EncodeBody(const EndRecord& r, std::string* out) {
@@ -185,7 +185,7 @@ bool DecodeBody(Decoder* in, HeuristicRecord* r) {
 }
 
 void EncodeBody(const KeyRecord& r, std::string* out) {
-  TROTH_CHECK(r.key.size() <= kMaxKeyBytes);
+  TROTH_CHECK(r.key.size() <= kMaxRecordKeyBytes);
   PutTag(Tag::kKey, out);
   PutBytes(r.key, out);
   PutBool(r.closed, out);
@@ -194,8 +194,8 @@ void EncodeBody(const KeyRecord& r, std::string* out) {
 }
 
 bool DecodeBody(Decoder* in, KeyRecord* r) {
-  return in->TakeBytes(&r->key, kMaxKeyBytes) && in->TakeBool(&r->closed) && TakeId(in, &r->id) &&
-         TakeTime(in, &r->at_ms);
+  return in->TakeBytes(&r->key, kMaxRecordKeyBytes) && in->TakeBool(&r->closed) &&
+         TakeId(in, &r->id) && TakeTime(in, &r->at_ms);
 }
 
 void EncodeBody(const GapRecord& r, std::string* out) {

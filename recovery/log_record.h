@@ -161,7 +161,7 @@ using LogRecord = std::variant<CommitRecord, EndRecord, EpochRecord, ReserveReco
 // Bounds of what a record may hold; whoever makes one keeps them (EncodeRecord checks).
 inline constexpr std::int64_t kMaxTimeMs = std::int64_t{1} << 53;  // of any time; sums fit
 inline constexpr std::size_t kMaxBranches = 1024;
-inline constexpr std::size_t kMaxKeyBytes = 1024;
+inline constexpr std::size_t kMaxRecordKeyBytes = 1024;
 inline constexpr std::size_t kMaxTextBytes = 4096;  // any other text
 inline constexpr std::size_t kMaxOutcomesBytes = 160u << 10;
 inline constexpr std::size_t kMaxRecordBytes = 192u << 10;  // of an encoded record

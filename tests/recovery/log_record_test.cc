@@ -17,7 +17,7 @@ std::vector<LogRecord> EveryType() {
   records.push_back(DecidedAtRecord{TestId(3), 99});
   constexpr auto kMax32 = ~std::uint32_t{0};
   constexpr auto kMax64 = ~std::uint64_t{0};
-  CommitRecord big = TestCommit(5, 0, std::string(kMaxKeyBytes, 'k'));
+  CommitRecord big = TestCommit(5, 0, std::string(kMaxRecordKeyBytes, 'k'));
   big.id = LocalId{{kMax32, kMax32}, kMax64};
   big.branches.assign(kMaxBranches, BranchRecord{kMax32, {kMax64, kMax32}, kMax64, kMax32, kMax64});
   records.push_back(big);
