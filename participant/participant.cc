@@ -263,7 +263,10 @@ class ParticipantProcess : public Participant {
     std::atomic<bool> under_way{true};
   };
   std::map<CoordinatorLink*, std::unique_ptr<Asking>> asking_;  // of the thread of RunSweep
-  Mutex sweep_mutex_;                                           // what a Sweep knows
+  // What a Sweep knows. Held while the database lists what is prepared, and while it settles, at
+  // most kSettleWait a time: a list from before would have what was settled asked about again.
+  // Only the sweep's own threads wait for it.
+  Mutex sweep_mutex_;
   std::int64_t told_ms_ TROTH_GUARDED_BY(sweep_mutex_) = 0;
   std::size_t told_found_ TROTH_GUARDED_BY(sweep_mutex_) = 0;
   const int stop_fd_ = eventfd(0, EFD_CLOEXEC);

@@ -65,7 +65,7 @@ class PostgresResourceManager : public ResourceManager {
   Acquaintance acquaintance_;
   PgPool pool_;
   PostgresFinisher finisher_;
-  Mutex desk_mutex_;
+  Mutex desk_mutex_;  // held until the database answers; no work and no finish waits for it
   std::unique_ptr<PgConnection> desk_ TROTH_GUARDED_BY(desk_mutex_);
   bool started_ TROTH_GUARDED_BY(desk_mutex_) = false;  // the server was found fit once
   bool holds_sweep_ TROTH_GUARDED_BY(desk_mutex_) = false;
