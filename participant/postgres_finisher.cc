@@ -186,6 +186,10 @@ class PostgresFinisher::Lane {
     return !SendRound();
   }
 
+  // Whether a step leads anywhere: something has arrived (`readable`), or nothing ever will.
+  bool Due(bool readable) const {
+    return readable || !connection_->alive() || acquaintance_->LeftBehind(*connection_);
+  }
   bool alive() const { return connection_->alive(); }
   bool StillAlive() {
     return connection_->StillAlive() && !acquaintance_->LeftBehind(*connection_);
@@ -369,11 +373,13 @@ void PostgresFinisher::Drive(std::span<FinishItem> items, const std::vector<std:
   for (std::size_t i = 0; i < ours.size(); ++i) {
     lanes[i % lanes.size()]->Add(ours[i], items[ours[i]].order);
   }
+  std::vector<bool> readable(lanes.size(), true);  // at first each has its work
   for (;;) {
     std::vector<int> sockets;
     std::vector<std::unique_ptr<Lane>> going;
-    for (std::unique_ptr<Lane>& lane : lanes) {
-      if (lane->Step()) {
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      std::unique_ptr<Lane>& lane = lanes[i];
+      if (lane->Due(readable[i]) && lane->Step()) {
         for (const Job& job : lane->jobs()) items[job.index].result = job.result;
         ReturnLane(std::move(lane), /*untold=*/false);
       } else {
@@ -384,7 +390,7 @@ void PostgresFinisher::Drive(std::span<FinishItem> items, const std::vector<std:
     lanes = std::move(going);
     if (lanes.empty()) return;
     if (SteadyClock::now() >= deadline) break;
-    AwaitReadable(sockets, deadline);
+    readable = AwaitReadable(sockets, deadline);
   }
   LeaveLanes(std::move(lanes));
 }
@@ -399,13 +405,14 @@ void PostgresFinisher::PollLeft(PgConnection::TimePoint until) {
   }
   std::vector<int> sockets;
   for (const std::unique_ptr<Lane>& lane : left) sockets.push_back(lane->socket());
-  if (!left.empty()) AwaitReadable(sockets, until);
+  std::vector<bool> readable;
+  if (!left.empty()) readable = AwaitReadable(sockets, until);
   std::vector<std::unique_ptr<Lane>> still;
-  for (std::unique_ptr<Lane>& lane : left) {
-    if (lane->Step()) {
-      ReturnLane(std::move(lane), /*untold=*/true);
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    if (left[i]->Due(readable[i]) && left[i]->Step()) {
+      ReturnLane(std::move(left[i]), /*untold=*/true);
     } else {
-      still.push_back(std::move(lane));
+      still.push_back(std::move(left[i]));
     }
   }
   LeaveLanes(std::move(still));
