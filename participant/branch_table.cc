@@ -406,7 +406,7 @@ void BranchTable::TakePrepared(Branch* branch, const PrepareResult& result, Leav
     case Kind::kPrepared:
       if (!branch->doom.has_value()) {
         branch->evidence = result.evidence;
-        branch->acquaintance = result.acquaintance;
+        branch->generation = result.generation;
         branch->Enter(State::kPrepared, clock_->NowMs());
         branch->prepared_ms = branch->since_ms;
         return;

@@ -113,7 +113,7 @@ std::optional<FinishResult> BranchTable::StartFinish(const FinishRequest& reques
       // finished the branch and prepared another under its GID.
       if (branch->evidence.xid == request.evidence->xid &&
           clock_->NowMs() - branch->prepared_ms < kTrust.count()) {
-        order->acquaintance = branch->acquaintance;
+        order->generation = branch->generation;
       }
       branch->Enter(State::kFinishing, clock_->NowMs());
       return std::nullopt;

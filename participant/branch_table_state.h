@@ -41,7 +41,7 @@ struct BranchTable::Branch {
   std::optional<Refusal> doom;
   Evidence evidence;             // kPrepared, kFinishing
   std::int64_t prepared_ms = 0;  // first
-  std::uint64_t acquaintance = 0;
+  std::uint64_t generation = 0;
 
   void Enter(State next, std::int64_t now_ms) {
     state = next;

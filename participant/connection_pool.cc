@@ -9,10 +9,10 @@ namespace {
 constexpr std::chrono::milliseconds kOpenTime{2'000};
 }
 
-Acquaintance::Acquaintance(std::string conninfo, std::string application_name)
+DatabaseConnector::DatabaseConnector(std::string conninfo, std::string application_name)
     : conninfo_(std::move(conninfo)), application_name_(std::move(application_name)) {}
 
-Result<std::unique_ptr<PgConnection>> Acquaintance::Open(std::chrono::milliseconds time) {
+Result<std::unique_ptr<PgConnection>> DatabaseConnector::Open(std::chrono::milliseconds time) {
   const LogMemory::Known known = memory_.Snapshot();
   Result<std::unique_ptr<PgConnection>> opened =
       PgConnection::Open(conninfo_, application_name_, time);
@@ -32,7 +32,7 @@ Result<std::unique_ptr<PgConnection>> Acquaintance::Open(std::chrono::millisecon
     MutexLock lock(&mutex_);
     if (identity_.system_identifier.empty()) identity_ = greeting.identity;
     // After a promotion nothing is known any more of what the server holds.
-    if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++current_;
+    if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++generation_;
     if (identity_ == greeting.identity) {
       timeline_ = greeting.point.timeline;
     } else {
@@ -47,23 +47,23 @@ Result<std::unique_ptr<PgConnection>> Acquaintance::Open(std::chrono::millisecon
   return opened;
 }
 
-void Acquaintance::Interrupted() {
+void DatabaseConnector::Interrupted() {
   MutexLock lock(&mutex_);
-  ++current_;
+  ++generation_;
 }
 
-std::uint64_t Acquaintance::current() const {
+std::uint64_t DatabaseConnector::generation() const {
   MutexLock lock(&mutex_);
-  return current_;
+  return generation_;
 }
 
-bool Acquaintance::LeftBehind(const PgConnection& connection) const {
+bool DatabaseConnector::LeftBehind(const PgConnection& connection) const {
   MutexLock lock(&mutex_);
   return connection.greeting().point.timeline < timeline_;
 }
 
-PgPool::PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up)
-    : acquaintance_(acquaintance), limit_(limit), set_up_(std::move(set_up)) {}
+PgPool::PgPool(DatabaseConnector* connector, std::size_t limit, Prepare set_up)
+    : connector_(connector), limit_(limit), set_up_(std::move(set_up)) {}
 
 Result<PgPool::Taken> PgPool::Take(std::chrono::milliseconds wait) {
   const auto deadline = std::chrono::steady_clock::now() + wait;
@@ -73,7 +73,7 @@ Result<PgPool::Taken> PgPool::Take(std::chrono::milliseconds wait) {
       if (!idle_.empty()) {
         std::unique_ptr<PgConnection> connection = std::move(idle_.back());
         idle_.pop_back();
-        if (acquaintance_->LeftBehind(*connection)) continue;
+        if (connector_->LeftBehind(*connection)) continue;
         ++taken_;
         return Taken{std::move(connection), true};
       }
@@ -85,7 +85,7 @@ Result<PgPool::Taken> PgPool::Take(std::chrono::milliseconds wait) {
     }
     ++taken_;
   }
-  Result<std::unique_ptr<PgConnection>> opened = acquaintance_->Open(kOpenTime);
+  Result<std::unique_ptr<PgConnection>> opened = connector_->Open(kOpenTime);
   Status status = opened.status();
   if (opened.ok()) status = set_up_(opened->get());
   if (status.ok()) return Taken{std::move(*opened), false};

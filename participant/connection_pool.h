@@ -14,18 +14,18 @@
 namespace troth {
 
 // What all connections of one resource manager share: how they are opened, what was learnt from
-// them, and whether the acquaintance with the database was ever interrupted. Thread-safe.
-class Acquaintance {
+// them, and the generation of them: whether any was lost since. Thread-safe.
+class DatabaseConnector {
  public:
-  Acquaintance(std::string conninfo, std::string application_name);
+  DatabaseConnector(std::string conninfo, std::string application_name);
 
   // Opens a connection and takes its greeting in. Refuses a standby and a database other than
   // the first one met: kUnavailable.
   Result<std::unique_ptr<PgConnection>> Open(std::chrono::milliseconds time);
   // A connection was lost: the database may have restarted, or be another one.
   void Interrupted();
-  // Changes at each interruption.
-  std::uint64_t current() const;
+  // Of connections: grows with each interruption. Evidence of the present one needs no comparison.
+  std::uint64_t generation() const;
   // A newer timeline was met since this connection was greeted: whoever is at its other end is the
   // database no more, and may be silent for ever (a proxy that leads new connections elsewhere).
   bool LeftBehind(const PgConnection& connection) const;
@@ -38,7 +38,7 @@ class Acquaintance {
   LogMemory memory_;
   PgCanceller canceller_;
   mutable Mutex mutex_;
-  std::uint64_t current_ TROTH_GUARDED_BY(mutex_) = 1;
+  std::uint64_t generation_ TROTH_GUARDED_BY(mutex_) = 1;
   std::uint32_t timeline_ TROTH_GUARDED_BY(mutex_) = 0;  // of the last greeting
   DatabaseIdentity identity_ TROTH_GUARDED_BY(mutex_);
 };
@@ -52,8 +52,8 @@ class PgPool {
     bool idle = false;  // it lay in the pool, and may have been lost meanwhile
   };
 
-  // `set_up` is run once on each new connection. `acquaintance` outlives the pool.
-  PgPool(Acquaintance* acquaintance, std::size_t limit, Prepare set_up);
+  // `set_up` is run once on each new connection. `connector` outlives the pool.
+  PgPool(DatabaseConnector* connector, std::size_t limit, Prepare set_up);
 
   // A connection, idle or new. Waits at most `wait` for one to come back when all are out
   // (kOverloaded), and at most 2 s for the database to accept one (kUnavailable).
@@ -64,7 +64,7 @@ class PgPool {
   std::size_t taken() const;
 
  private:
-  Acquaintance* const acquaintance_;
+  DatabaseConnector* const connector_;
   const std::size_t limit_;
   const Prepare set_up_;
   mutable Mutex mutex_;

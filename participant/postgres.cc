@@ -59,14 +59,14 @@ Status MakeNotes(PgConnection* connection) {
 
 PostgresResourceManager::PostgresResourceManager(PostgresOptions options)
     : options_(std::move(options)),
-      acquaintance_(options_.conninfo, "troth " + options_.participant),
-      pool_(&acquaintance_, static_cast<std::size_t>(options_.pool_size),
+      connector_(options_.conninfo, "troth " + options_.participant),
+      pool_(&connector_, static_cast<std::size_t>(options_.pool_size),
             [this](PgConnection* connection) {
               // It may have restarted since the desk looked: nothing is voted on one that is unfit.
               TROTH_RETURN_IF_ERROR(CheckFit(connection));
               return PostgresSession::SetUp(connection);
             }),
-      finisher_(&acquaintance_, static_cast<std::size_t>(options_.finish_connections)) {}
+      finisher_(&connector_, static_cast<std::size_t>(options_.finish_connections)) {}
 
 PostgresResourceManager::~PostgresResourceManager() = default;
 
@@ -89,13 +89,13 @@ Status PostgresResourceManager::CheckFit(PgConnection* connection) {
 }
 
 Result<PgConnection*> PostgresResourceManager::Desk() {
-  if (desk_ != nullptr && desk_->StillAlive() && !acquaintance_.LeftBehind(*desk_)) {
+  if (desk_ != nullptr && desk_->StillAlive() && !connector_.LeftBehind(*desk_)) {
     return desk_.get();
   }
-  if (desk_ != nullptr) acquaintance_.Interrupted();
+  if (desk_ != nullptr) connector_.Interrupted();
   desk_.reset();
   holds_sweep_ = false;
-  Result<std::unique_ptr<PgConnection>> opened = acquaintance_.Open(kDeskTime);
+  Result<std::unique_ptr<PgConnection>> opened = connector_.Open(kDeskTime);
   if (!opened.ok()) return opened.status();
   const Status fit = CheckFit(opened->get());
   if (!fit.ok() && !(started_ && fit.code() == Code::kRefused)) return fit;
@@ -112,7 +112,7 @@ Result<PgConnection*> PostgresResourceManager::Desk() {
 }
 
 Granted<std::unique_ptr<Session>> PostgresResourceManager::Begin(const BeginOptions& options) {
-  return PostgresSession::Begin(options, &pool_, &acquaintance_);
+  return PostgresSession::Begin(options, &pool_, &connector_);
 }
 
 void PostgresResourceManager::Prepare(std::span<PrepareItem> items,
@@ -181,7 +181,7 @@ Result<DatabaseState> PostgresResourceManager::Look() {
   const Greeting& greeting = (*desk)->greeting();
   DatabaseState state{greeting.identity, greeting.point, greeting.address, greeting.machine};
   state.point.position = ParseLsn(answer.rows[0][0].value_or("0/0"));
-  acquaintance_.memory().Remember(state.point);
+  connector_.memory().Remember(state.point);
   return state;
 }
 

@@ -62,7 +62,7 @@ class PostgresResourceManager : public ResourceManager {
   Result<PgConnection*> Desk() TROTH_REQUIRES(desk_mutex_);
 
   const PostgresOptions options_;
-  Acquaintance acquaintance_;
+  DatabaseConnector connector_;
   PgPool pool_;
   PostgresFinisher finisher_;
   Mutex desk_mutex_;  // held until the database answers; no work and no finish waits for it

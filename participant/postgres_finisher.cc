@@ -155,14 +155,14 @@ bool SetUp(PgConnection* connection) {
 // Sync of its own, so that one's error touches no other.
 class PostgresFinisher::Lane {
  public:
-  Lane(std::unique_ptr<PgConnection> connection, Acquaintance* acquaintance)
-      : connection_(std::move(connection)), acquaintance_(acquaintance) {}
+  Lane(std::unique_ptr<PgConnection> connection, DatabaseConnector* connector)
+      : connection_(std::move(connection)), connector_(connector) {}
 
   void Add(std::size_t index, const FinishOrder& order) {
     Job job;
     job.index = index;
     job.order = order;
-    const bool trusted = order.acquaintance == acquaintance_->current();
+    const bool trusted = order.generation == connector_->generation();
     const bool compare = (order.commit && !trusted) || order.only_xid.has_value();
     job.stage = compare ? Stage::kCompare : Stage::kSettle;
     jobs_.push_back(std::move(job));
@@ -173,7 +173,7 @@ class PostgresFinisher::Lane {
     if (!under_way()) return !SendRound();
     connection_->Poll();
     if (connection_->ended_units() < connection_->queued_units() && connection_->alive()) {
-      if (!acquaintance_->LeftBehind(*connection_)) return false;
+      if (!connector_->LeftBehind(*connection_)) return false;
       connection_->GiveUp();
     }
     const bool fresh = std::chrono::steady_clock::now() - sent_ < kComparisonHolds;
@@ -188,12 +188,10 @@ class PostgresFinisher::Lane {
 
   // Whether a step leads anywhere: something has arrived (`readable`), or nothing ever will.
   bool Due(bool readable) const {
-    return readable || !connection_->alive() || acquaintance_->LeftBehind(*connection_);
+    return readable || !connection_->alive() || connector_->LeftBehind(*connection_);
   }
   bool alive() const { return connection_->alive(); }
-  bool StillAlive() {
-    return connection_->StillAlive() && !acquaintance_->LeftBehind(*connection_);
-  }
+  bool StillAlive() { return connection_->StillAlive() && !connector_->LeftBehind(*connection_); }
   int socket() const { return connection_->socket(); }
   const std::vector<Job>& jobs() const { return jobs_; }
   void Clear() { jobs_.clear(); }
@@ -298,7 +296,7 @@ class PostgresFinisher::Lane {
       case Stage::kSettle: TakeSettle(job, answer); break;
       case Stage::kRollBackOther: job->stage = Stage::kFate; break;
       case Stage::kFate:
-        TakeFate(job, answer, connection_->greeting().point, &acquaintance_->memory());
+        TakeFate(job, answer, connection_->greeting().point, &connector_->memory());
         break;
       case Stage::kHistory: TakeHistory(job, answer); break;
       case Stage::kAwaitStandby: TakeCommitted(job, answer); break;
@@ -307,15 +305,15 @@ class PostgresFinisher::Lane {
   }
 
   std::unique_ptr<PgConnection> connection_;
-  Acquaintance* const acquaintance_;
+  DatabaseConnector* const connector_;
   std::vector<Job> jobs_;
   std::vector<Job*> in_round_;  // each with a statement of its own
   std::vector<Job*> compared_;  // by one statement, the last of the round
   PgConnection::TimePoint sent_;
 };
 
-PostgresFinisher::PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes)
-    : acquaintance_(acquaintance), limit_(lanes) {}
+PostgresFinisher::PostgresFinisher(DatabaseConnector* connector, std::size_t lanes)
+    : connector_(connector), limit_(lanes) {}
 
 PostgresFinisher::~PostgresFinisher() = default;
 
@@ -330,7 +328,7 @@ std::vector<std::size_t> PostgresFinisher::Claim(std::span<FinishItem> items,
       const Untold untold = done->second;
       done_.erase(done);
       if (order.commit && order.evidence->xid == untold.xid &&
-          acquaintance_->current() == untold.acquaintance) {
+          connector_->generation() == untold.generation) {
         items[i].result = {FinishResult::Kind::kDone, "", ""};
         continue;
       }
@@ -447,7 +445,7 @@ std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes
         if (lane->StillAlive()) {
           lanes.push_back(std::move(lane));
         } else {
-          acquaintance_->Interrupted();
+          connector_->Interrupted();
           --lanes_;
         }
       }
@@ -457,27 +455,27 @@ std::vector<std::unique_ptr<PostgresFinisher::Lane>> PostgresFinisher::TakeLanes
     }
   }
   for (; to_open > 0; --to_open) {
-    Result<std::unique_ptr<PgConnection>> opened = acquaintance_->Open(kOpenTime);
+    Result<std::unique_ptr<PgConnection>> opened = connector_->Open(kOpenTime);
     if (!opened.ok() || !SetUp(opened->get())) {
       MutexLock lock(&mutex_);
       lanes_ -= to_open;
       break;
     }
-    lanes.push_back(std::make_unique<Lane>(std::move(*opened), acquaintance_));
+    lanes.push_back(std::make_unique<Lane>(std::move(*opened), connector_));
   }
   return lanes;
 }
 
 void PostgresFinisher::ReturnLane(std::unique_ptr<Lane> lane, bool untold) {
   const bool alive = lane->alive();
-  if (!alive) acquaintance_->Interrupted();
+  if (!alive) connector_->Interrupted();
   {
     MutexLock lock(&mutex_);
     if (done_.size() > kMaxUntold) done_.clear();
     for (const Job& job : lane->jobs()) {
       under_way_.erase(job.order.gid);
       if (untold && job.order.commit && job.result.kind == FinishResult::Kind::kDone) {
-        done_[job.order.gid] = {job.order.evidence->xid, acquaintance_->current()};
+        done_[job.order.gid] = {job.order.evidence->xid, connector_->generation()};
       }
     }
     lane->Clear();

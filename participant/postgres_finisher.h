@@ -24,7 +24,7 @@ namespace troth {
 // the one who asks again; anything else is then carried out anew, and finds its evidence.
 class PostgresFinisher {
  public:
-  PostgresFinisher(Acquaintance* acquaintance, std::size_t lanes);
+  PostgresFinisher(DatabaseConnector* connector, std::size_t lanes);
   ~PostgresFinisher();
 
   // As ResourceManager::Finish.
@@ -48,7 +48,7 @@ class PostgresFinisher {
   void Drive(std::span<FinishItem> items, const std::vector<std::size_t>& ours,
              PgConnection::TimePoint deadline);
 
-  Acquaintance* const acquaintance_;
+  DatabaseConnector* const connector_;
   const std::size_t limit_;
 
   Mutex mutex_;
@@ -59,7 +59,7 @@ class PostgresFinisher {
   std::unordered_set<std::string> under_way_ TROTH_GUARDED_BY(mutex_);  // GIDs
   struct Untold {
     std::uint64_t xid = 0;
-    std::uint64_t acquaintance = 0;  // with the database, when it was done
+    std::uint64_t generation = 0;  // with the database, when it was done
   };
   std::unordered_map<std::string, Untold> done_ TROTH_GUARDED_BY(mutex_);  // commits, by GID
 };

@@ -112,7 +112,7 @@ Status PostgresSession::SetUp(PgConnection* connection) {
 }
 
 Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& options, PgPool* pool,
-                                                         Acquaintance* acquaintance) {
+                                                         DatabaseConnector* connector) {
   const auto deadline = SteadyClock::now() + options.time_left;
   for (;;) {
     Result<PgPool::Taken> taken = pool->Take(std::min(options.patience, options.time_left));
@@ -123,7 +123,7 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
       return Unavailable(taken.status().message());
     }
     std::unique_ptr<PostgresSession> session(
-        new PostgresSession(options, pool, acquaintance, std::move(taken->connection)));
+        new PostgresSession(options, pool, connector, std::move(taken->connection)));
     if (SteadyClock::now() >= deadline) {
       session->Drop();
       return Refusal{Refused::kDeadline, "the deadline passed before the branch was opened", true,
@@ -140,19 +140,19 @@ Granted<std::unique_ptr<Session>> PostgresSession::Begin(const BeginOptions& opt
 }
 
 PostgresSession::PostgresSession(const BeginOptions& options, PgPool* pool,
-                                 Acquaintance* acquaintance,
+                                 DatabaseConnector* connector,
                                  std::unique_ptr<PgConnection> connection)
     : options_(options),
       pool_(pool),
-      acquaintance_(acquaintance),
+      connector_(connector),
       connection_(std::move(connection)),
-      known_as_(acquaintance->current()) {}
+      generation_(connector->generation()) {}
 
 // The cleaning after the branch before this one.
 std::optional<Refusal> PostgresSession::AwaitCleaning() {
   const auto deadline = SteadyClock::now() + std::min(kShortWait, options_.time_left);
   if (!connection_->Await(connection_->queued_units(), deadline) || !connection_->StillAlive()) {
-    acquaintance_->Interrupted();
+    connector_->Interrupted();
     return Unavailable("the connection to the database was lost");
   }
   const std::vector<Answer>& answers = connection_->answers();
@@ -323,9 +323,9 @@ PostgresSession::~PostgresSession() {
 
 void PostgresSession::Drop() {
   if (connection_ == nullptr) return;
-  if (!connection_->alive()) acquaintance_->Interrupted();
+  if (!connection_->alive()) connector_->Interrupted();
   connection_->EndApplication();
-  acquaintance_->canceller().Release(connection_->TakeCancel());
+  connector_->canceller().Release(connection_->TakeCancel());
   connection_.reset();
   pool_->GiveBack(nullptr);
 }
@@ -406,7 +406,7 @@ void PostgresSession::Rollback() {
 
 void PostgresSession::Cancel() {
   cancelled_ = true;
-  acquaintance_->canceller().Send(connection_->cancel());
+  connector_->canceller().Send(connection_->cancel());
 }
 
 PrepareResult PostgresSession::Refuse(Refusal refusal) {
@@ -429,7 +429,7 @@ std::optional<PrepareResult> PostgresSession::StartPrepare() {
 std::optional<PrepareResult> PostgresSession::PollPrepare() {
   connection_->Poll();
   if (connection_->ended_units() < 1 && connection_->alive()) {
-    if (!acquaintance_->LeftBehind(*connection_)) return std::nullopt;
+    if (!connector_->LeftBehind(*connection_)) return std::nullopt;
     connection_->GiveUp();
   }
   // A crash here leaves the branch prepared, its vote unheard; the sweep asks for it.
@@ -531,8 +531,8 @@ PrepareResult PostgresSession::Judge() {
   evidence.xid = xid_;
   evidence.point.timeline = connection_->greeting().point.timeline;
   evidence.point.position = ParseLsn(answers[2].rows[0][0].value_or("0/0"));
-  acquaintance_->memory().Remember(evidence.point);
-  return {Kind::kPrepared, evidence, known_as_, {}};
+  connector_->memory().Remember(evidence.point);
+  return {Kind::kPrepared, evidence, generation_, {}};
 }
 
 }  // namespace troth

@@ -29,9 +29,9 @@ class PostgresSession : public Session {
   // Statements that every connection of the pool must know.
   static Status SetUp(PgConnection* connection);
 
-  // Opens a block. `pool` and `acquaintance` outlive the session.
+  // Opens a block. `pool` and `connector` outlive the session.
   static Granted<std::unique_ptr<Session>> Begin(const BeginOptions& options, PgPool* pool,
-                                                 Acquaintance* acquaintance);
+                                                 DatabaseConnector* connector);
   ~PostgresSession() override;
 
   std::optional<Refusal> Broken() override;
@@ -53,7 +53,7 @@ class PostgresSession : public Session {
   std::optional<PrepareResult> PollPrepare();
 
  private:
-  PostgresSession(const BeginOptions& options, PgPool* pool, Acquaintance* acquaintance,
+  PostgresSession(const BeginOptions& options, PgPool* pool, DatabaseConnector* connector,
                   std::unique_ptr<PgConnection> connection);
   std::optional<Refusal> AwaitCleaning();
   std::size_t QueueOpening();
@@ -71,9 +71,9 @@ class PostgresSession : public Session {
 
   const BeginOptions options_;
   PgPool* const pool_;
-  Acquaintance* const acquaintance_;
+  DatabaseConnector* const connector_;
   std::unique_ptr<PgConnection> connection_;
-  const std::uint64_t known_as_;  // acquaintance when the block was opened
+  const std::uint64_t generation_;  // when the block was opened
   std::uint64_t xid_ = 0;
   std::atomic<bool> cancelled_{false};
   bool opened_ = false;

@@ -99,8 +99,8 @@ struct PrepareResult {
   Kind kind = Kind::kRefused;
   // kUnknown: its xid, by which what may be prepared is known; 0 if that was lost too.
   Evidence evidence;
-  // Which continuous acquaintance with the database made the evidence; see FinishOrder.
-  std::uint64_t acquaintance = 0;
+  // Of the connections among which the evidence was made; see FinishOrder.
+  std::uint64_t generation = 0;
   Refusal refusal;
 };
 
@@ -121,7 +121,7 @@ struct FinishOrder {
   std::optional<std::uint32_t> only_xid;
   // From PrepareResult, when this process prepared the branch: while it is still current, the
   // comparison of xids (L13d) is spared.
-  std::optional<std::uint64_t> acquaintance;
+  std::optional<std::uint64_t> generation;
   // Nobody waits for it (the sweep's): half of the connections are kept free for others.
   bool background = false;
 };

@@ -55,7 +55,7 @@ def votes_unprepared():
         self.connection.run(f"PREPARE TRANSACTION '{self.gid}'")  # answers ROLLBACK
         timeline = self.connection.point.timeline
         evidence = Evidence(self._xid, LogPoint(timeline, self._clean()))
-        return PrepareResult(PrepareKind.PREPARED, evidence, self._known_as)
+        return PrepareResult(PrepareKind.PREPARED, evidence, self._generation)
 
     postgres.PostgresSession.prepare = prepare
 

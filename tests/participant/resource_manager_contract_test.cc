@@ -38,12 +38,12 @@ class Contract : public testing::TestWithParam<std::string> {
   }
   // A branch that added 5 to key, prepared.
   Evidence PrepareOne(const std::string& key, const std::string& gid = kGid,
-                      std::uint64_t* acquaintance = nullptr) {
+                      std::uint64_t* generation = nullptr) {
     std::unique_ptr<Session> session = Begin(Options(gid));
     EXPECT_FALSE(world_->Add(session.get(), key, 5).has_value());
     const PrepareResult result = Prepare(session.get());
     EXPECT_EQ(result.kind, Prepared::kPrepared) << result.refusal.message;
-    if (acquaintance != nullptr) *acquaintance = result.acquaintance;
+    if (generation != nullptr) *generation = result.generation;
     return result.evidence;
   }
   FinishResult Finish(FinishOrder order, ResourceManager* manager = nullptr) {
@@ -310,18 +310,18 @@ TEST_P(Contract, L13d_AnotherXidUnderTheGidIsRolledBack) {
   EXPECT_EQ(world_->Read("b"), std::nullopt) << "it never voted";
 }
 
-TEST_P(Contract, L13d_AcquaintanceSparesTheComparisonAndEndsWithTheConnection) {
-  std::uint64_t acquaintance = 0;
-  const Evidence first = PrepareOne("a", kGid, &acquaintance);
+TEST_P(Contract, L13d_GenerationSparesTheComparisonAndEndsWithTheConnection) {
+  std::uint64_t generation = 0;
+  const Evidence first = PrepareOne("a", kGid, &generation);
   FinishOrder order = Commit(first);
-  order.acquaintance = acquaintance;
+  order.generation = generation;
   EXPECT_EQ(Finish(order).kind, Finished::kDone);
   world_->Restart();
   // The connections of the former life break here, at the latest.
   Begin(Options())->Rollback();
   PrepareOne("b");
   EXPECT_EQ(Finish(order).kind, Finished::kDone);
-  EXPECT_EQ(world_->Read("b"), std::nullopt) << "an old acquaintance was trusted";
+  EXPECT_EQ(world_->Read("b"), std::nullopt) << "an old generation was trusted";
   EXPECT_EQ(world_->PreparedCount(), 0u);
 }
 

@@ -17,7 +17,7 @@ import psycopg2
 import harness
 from harness import troth, until
 from troth.participant.branch_table import BranchTable
-from troth.participant.connections import Acquaintance, BranchCursor
+from troth.participant.connections import BranchCursor, DatabaseConnector
 from troth.participant.evidence import parse_lsn
 from troth.participant.postgres import PostgresResourceManager
 from troth.participant.values import (
@@ -645,7 +645,7 @@ class Postgres(unittest.TestCase):
     # Regression: what is written and not flushed is lost with the machine's power; the database would
     # seem to have gone back in time, and votes above that point would be void.
     def test_a_greeting_tells_a_durable_position(self):
-        acquaintance = Acquaintance(self.cluster.conninfo(), "edge")
+        connector = DatabaseConnector(self.cluster.conninfo(), "edge")
         with self.configured("wal_writer_delay", "10s"):
             writer = psycopg2.connect(self.cluster.conninfo())
             self.addCleanup(writer.close)
@@ -653,7 +653,7 @@ class Postgres(unittest.TestCase):
                 writer.cursor().execute("CREATE TABLE IF NOT EXISTS noise (text text);"
                                         "INSERT INTO noise SELECT repeat(md5(i::text), 60)"
                                         " FROM generate_series(1, 20000) i")
-                connection = acquaintance.open()
+                connection = connector.open()
                 self.addCleanup(connection.drop)
                 flushed, written = (parse_lsn(lsn) for lsn in connection.run(
                     "SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_lsn()::text").fetchone())
@@ -784,8 +784,8 @@ class Failover(unittest.TestCase):
         conninfo = f"host=127.0.0.1 port={relay.port} user=postgres dbname=postgres"
         rm = PostgresResourceManager(conninfo, "edge", pool_size=3, max_in_doubt=10)
         self.addCleanup(rm.close)
-        acquaintance = Acquaintance(conninfo, "another")
-        idle, known = acquaintance.open(), acquaintance.current
+        connector = DatabaseConnector(conninfo, "another")
+        idle, known = connector.open(), connector.generation
         self.addCleanup(idle.drop)
 
         def start(method, *arguments):
@@ -823,9 +823,9 @@ class Failover(unittest.TestCase):
         self.assertEqual(standby.psql("SELECT v FROM t ORDER BY n").split(), ["1", "0"])
         rm.look()
         self.assertTrue(idle.still_alive())
-        self.addCleanup(acquaintance.open().drop)
+        self.addCleanup(connector.open().drop)
         self.assertFalse(idle.still_alive())
-        self.assertNotEqual(acquaintance.current, known)  # no vote of before is trusted
+        self.assertNotEqual(connector.generation, known)  # no vote of before is trusted
 
 
 if __name__ == "__main__":

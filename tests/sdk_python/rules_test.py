@@ -366,7 +366,7 @@ class Finishes(TableCase):
         self.db.finish_result = FinishResult(FinishKind.WORKING)
         self.finish(True)
         self.finish(True, evidence=Evidence(701, LogPoint(1, 1)))
-        self.assertEqual([order.acquaintance for order in self.db.orders], [1, None])
+        self.assertEqual([order.generation for order in self.db.orders], [1, None])
 
     # A finish that came to nothing makes the vote no younger.
     def test_trust_in_the_own_vote_ends_a_second_after_it(self):
@@ -376,7 +376,7 @@ class Finishes(TableCase):
         for passed in (0, 900, 99, 1):
             self.now += passed
             self.finish(True)
-        self.assertEqual([order.acquaintance for order in self.db.orders], [1, 1, 1, None])
+        self.assertEqual([order.generation for order in self.db.orders], [1, 1, 1, None])
 
     def test_working_stays_in_doubt(self):
         view = self.begin()

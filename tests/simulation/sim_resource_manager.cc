@@ -221,7 +221,7 @@ bool SimResourceManager::Meet() {
   if (database_->away_) return false;
   if (met_life_ != database_->life_) {
     met_life_ = database_->life_;
-    ++acquaintance_;
+    ++generation_;
     askings_left_.clear();
     memory_.Observe(database_->state_.point, memory_.Snapshot());
   }
@@ -254,7 +254,7 @@ std::optional<Refusal> SimResourceManager::Run(SimSession* session, const std::s
 void SimResourceManager::StartPrepare(SimSession* session) {
   Meet();
   session->result_ = session->Prepare();
-  session->result_->acquaintance = acquaintance_;
+  session->result_->generation = generation_;
   session->askings_left_ =
       database_->slowness ? database_->slowness("PREPARE", session->options_.gid) : 0;
   if (session->result_->kind == PrepareResult::Kind::kPrepared) {
@@ -309,8 +309,8 @@ FinishResult SimResourceManager::FinishOne(const FinishOrder& order) {
     settled = database_->Settle(order.gid, false);
   } else if (here) {
     const bool ours =
-        order.acquaintance == acquaintance_ || static_cast<std::uint32_t>(found->second.xid) ==
-                                                   static_cast<std::uint32_t>(order.evidence->xid);
+        order.generation == generation_ || static_cast<std::uint32_t>(found->second.xid) ==
+                                               static_cast<std::uint32_t>(order.evidence->xid);
     settled = ours && database_->Settle(order.gid, true);
     if (!ours) database_->Settle(order.gid, false);  // it never voted
   }

@@ -153,7 +153,7 @@ class SimResourceManager : public ResourceManager {
   const std::size_t limit_;
   LogMemory memory_;
   std::uint64_t met_life_ = 0;
-  std::uint64_t acquaintance_ = 0;
+  std::uint64_t generation_ = 0;
   std::map<std::string, int> askings_left_;  // of finishes under way, by GID
 };
 

@@ -62,7 +62,7 @@ class _Branch:
     doom: Refusal | None = None  # why it ends as soon as whoever works on it lets go; or failed
     evidence: Evidence | None = None
     prepared_ms: int = 0  # first
-    acquaintance: int = 0
+    generation: int = 0
 
 
 @dataclass
@@ -375,7 +375,7 @@ class BranchTable:
         id_ = branch.id
         if result.kind is PrepareKind.PREPARED and branch.doom is None:
             branch.evidence = result.evidence
-            branch.acquaintance = result.acquaintance
+            branch.generation = result.generation
             self._enter(branch, _State.PREPARED)
             branch.prepared_ms = branch.since_ms
             return
@@ -474,7 +474,7 @@ class BranchTable:
             # have finished the branch and prepared another under its GID.
             if branch.evidence.xid == request.evidence.xid and \
                     self._now_ms() - branch.prepared_ms < _TRUST_MS:
-                job.order.acquaintance = branch.acquaintance
+                job.order.generation = branch.generation
             self._enter(branch, _State.FINISHING)
             return job
         # What is open here has not voted; the vote is of an earlier branch under this id.

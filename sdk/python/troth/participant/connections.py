@@ -216,24 +216,24 @@ def machine_of(host: str, server: str) -> str:
     return hashlib.sha256(f"troth {identity}".encode()).hexdigest()[:12]
 
 
-class Acquaintance:
+class DatabaseConnector:
     """What all connections of one database share: how they are opened, what was learnt from
-    them, and whether the acquaintance was ever interrupted. Thread-safe."""
+    them, and the generation of them: whether any was lost since. Thread-safe."""
 
     def __init__(self, conninfo: str, application_name: str) -> None:
         self._options = {**_DEFAULTS, "fallback_application_name": application_name,
                          **psycopg2.extensions.parse_dsn(conninfo)}
         self._lock = threading.Lock()
-        self._current = 1
+        self._generation = 1
         self._identity: DatabaseIdentity | None = None
         self._greeted: weakref.WeakSet[PgConnection] = weakref.WeakSet()
         self.memory = LogMemory()
 
     @property
-    def current(self) -> int:
-        """Changes at each interruption."""
+    def generation(self) -> int:
+        """Of connections: grows with each interruption."""
         with self._lock:
-            return self._current
+            return self._generation
 
     @property
     def identity(self) -> DatabaseIdentity | None:
@@ -243,7 +243,7 @@ class Acquaintance:
     def interrupted(self) -> None:
         """A connection was lost: the database may have restarted, or be another one."""
         with self._lock:
-            self._current += 1
+            self._generation += 1
 
     def open(self) -> PgConnection:
         """A new connection that has greeted. Raises Unavailable: also for a standby, and for a
@@ -293,10 +293,10 @@ class Acquaintance:
 class ConnectionPool:
     """Thread-safe."""
 
-    def __init__(self, acquaintance: Acquaintance, limit: int,
+    def __init__(self, connector: DatabaseConnector, limit: int,
                  check: Callable[[PgConnection], None]) -> None:
         """`check` looks at each new connection; raises ServerUnfit or Unavailable."""
-        self._acquaintance = acquaintance
+        self._connector = connector
         self._limit = limit
         self._check = check
         self._returned = threading.Condition()
@@ -316,7 +316,7 @@ class ConnectionPool:
                         self._taken += 1
                         return connection
                     connection.drop()
-                    self._acquaintance.interrupted()
+                    self._connector.interrupted()
                 if self._taken < self._limit:
                     break
                 left = until - time.monotonic()
@@ -327,7 +327,7 @@ class ConnectionPool:
             self._taken += 1
         connection = None
         try:
-            connection = self._acquaintance.open()
+            connection = self._connector.open()
             self._check(connection)
             return connection
         except BaseException as error:

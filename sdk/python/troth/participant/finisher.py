@@ -13,7 +13,7 @@ from typing import Any, Callable
 import psycopg2
 
 from troth import failpoint
-from troth.participant.connections import Acquaintance, PgConnection, message_of, sqlstate_of
+from troth.participant.connections import DatabaseConnector, PgConnection, message_of, sqlstate_of
 from troth.participant.evidence import (
     Findings, XidStatus, judge, parse_lsn, parse_timeline_history)
 from troth.participant.values import (
@@ -44,8 +44,8 @@ _Task = tuple[FinishOrder, Callable[[FinishResult], None]]
 class Finisher:
     """Thread-safe. At most `lanes` threads, each with a connection, made when needed."""
 
-    def __init__(self, acquaintance: Acquaintance, lanes: int) -> None:
-        self._acquaintance = acquaintance
+    def __init__(self, connector: DatabaseConnector, lanes: int) -> None:
+        self._connector = connector
         self._limit = lanes
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class Finisher:
             if connection is not None and not connection.still_alive():
                 connection.drop()
                 connection = None
-                self._acquaintance.interrupted()
+                self._connector.interrupted()
             try:
                 connection = connection or self._open()
                 result = self._settle(connection, order)
@@ -91,7 +91,7 @@ class Finisher:
             if connection is not None and not connection.alive:
                 connection.drop()
                 connection = None
-                self._acquaintance.interrupted()
+                self._connector.interrupted()
             done(result)
             with self._lock:
                 self._waiting += 1
@@ -103,7 +103,7 @@ class Finisher:
             if time.monotonic() - self._failed_at < _RETRY_OPEN_S:
                 raise Unavailable(self._failure)
         try:
-            connection = self._acquaintance.open()
+            connection = self._connector.open()
             connection.run(_LANE_SETTINGS)
             return connection
         except Unavailable as error:
@@ -115,7 +115,7 @@ class Finisher:
 
     def _settle(self, connection: PgConnection, order: FinishOrder) -> FinishResult:
         """Raises psycopg2.Error for what is to be ordered again."""
-        trusted = order.acquaintance == self._acquaintance.current
+        trusted = order.generation == self._connector.generation
         if (order.commit and not trusted) or order.only_xid is not None:
             rows = connection.run(_XID_OF, (order.gid,)).fetchall()
             if not rows:
@@ -177,7 +177,7 @@ class Finisher:
             findings = Findings(LogPoint(greeted.timeline,
                                          max(greeted.position, vote.point.position)),
                                 XidStatus.FUTURE)
-        findings.went_back = self._acquaintance.memory.void(vote.point)
+        findings.went_back = self._connector.memory.void(vote.point)
         if vote.point.timeline != greeted.timeline and not findings.went_back:
             self._read_history(connection, greeted.timeline, findings)
         verdict = judge(order.commit, vote, findings)

@@ -16,7 +16,7 @@ from troth import failpoint
 from troth.clock import Deadline
 from troth.ids import gid_prefix
 from troth.participant.connections import (
-    Acquaintance, ConnectionPool, PgConnection, connection_lost, message_of, refusal_of,
+    DatabaseConnector, ConnectionPool, PgConnection, connection_lost, message_of, refusal_of,
     sqlstate_of)
 from troth.participant.evidence import parse_lsn
 from troth.participant.finisher import Finisher
@@ -142,12 +142,12 @@ class Crew:
 class PostgresSession:
     """One open block. One thread at a time, but for cancel()."""
 
-    def __init__(self, options: BeginOptions, pool: ConnectionPool, acquaintance: Acquaintance,
+    def __init__(self, options: BeginOptions, pool: ConnectionPool, connector: DatabaseConnector,
                  connection: PgConnection) -> None:
         self._options = options
         self._pool = pool
-        self._acquaintance = acquaintance
-        self._known_as = acquaintance.current
+        self._connector = connector
+        self._generation = connector.generation
         self._connection: PgConnection | None = connection
         self._cancelled = False
         self._xid = 0
@@ -219,7 +219,7 @@ class PostgresSession:
         connection, self._connection = self._connection, None
         if connection is not None:
             if not connection.alive:
-                self._acquaintance.interrupted()
+                self._connector.interrupted()
             connection.drop()
             self._pool.give_back(None)
 
@@ -258,7 +258,7 @@ class PostgresSession:
                 return position
         except psycopg2.Error:
             if not connection.alive:
-                self._acquaintance.interrupted()
+                self._connector.interrupted()
         connection.drop()
         self._pool.give_back(None)
         return position
@@ -349,8 +349,8 @@ class PostgresSession:
             return self._unknown(Refusal(
                 Refused.DATABASE_UNAVAILABLE, "the connection was lost after PREPARE", True))
         evidence = Evidence(self._xid, LogPoint(timeline, position))
-        self._acquaintance.memory.remember(evidence.point)
-        return PrepareResult(PrepareKind.PREPARED, evidence, self._known_as)
+        self._connector.memory.remember(evidence.point)
+        return PrepareResult(PrepareKind.PREPARED, evidence, self._generation)
 
 
 class PostgresResourceManager:
@@ -363,11 +363,11 @@ class PostgresResourceManager:
         or Unavailable."""
         self._participant = participant
         self._max_in_doubt = max_in_doubt
-        self._acquaintance = Acquaintance(conninfo, f"troth {participant}")
+        self._connector = DatabaseConnector(conninfo, f"troth {participant}")
         # It may have restarted since the desk looked: nothing is voted on one that is unfit.
-        self._pool = ConnectionPool(self._acquaintance, pool_size, self._check_server)
+        self._pool = ConnectionPool(self._connector, pool_size, self._check_server)
         self._crew = Crew("troth prepare", pool_size)
-        self._finisher = Finisher(self._acquaintance, finish_connections)
+        self._finisher = Finisher(self._connector, finish_connections)
         self._desk_lock = threading.RLock()
         self._desk: PgConnection | None = None
         self._holds_sweep = False
@@ -391,7 +391,7 @@ class PostgresResourceManager:
         deadline = Deadline.after(options.time_left_ms)
         while True:
             connection = self._pool.take(min(_CONNECTION_WAIT_MS, options.time_left_ms))
-            session = PostgresSession(options, self._pool, self._acquaintance, connection)
+            session = PostgresSession(options, self._pool, self._connector, connection)
             if deadline.passed():
                 session.drop()
                 raise Refusal(Refused.DEADLINE,
@@ -436,7 +436,7 @@ class PostgresResourceManager:
             desk = self._desk
             assert desk is not None
             point = LogPoint(desk.point.timeline, parse_lsn(position))
-            self._acquaintance.memory.remember(point)
+            self._connector.memory.remember(point)
             return DatabaseState(desk.identity, point, desk.address, desk.machine)
 
     def load_seen(self) -> list[SeenCoordinator]:
@@ -474,10 +474,10 @@ class PostgresResourceManager:
         if self._desk is not None and self._desk.still_alive():
             return self._desk
         if self._desk is not None:
-            self._acquaintance.interrupted()
+            self._connector.interrupted()
             self._desk.drop()
         self._desk, self._holds_sweep = None, False
-        desk = self._acquaintance.open()
+        desk = self._connector.open()
         try:
             try:
                 self._check_server(desk)

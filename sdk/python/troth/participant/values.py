@@ -127,7 +127,7 @@ class PrepareKind(enum.Enum):
 class PrepareResult:
     kind: PrepareKind
     evidence: Evidence | None = None  # PREPARED; UNKNOWN: the xid that may be prepared
-    acquaintance: int = 0
+    generation: int = 0
     refusal: Refusal | None = None
 
 
@@ -139,7 +139,7 @@ class FinishOrder:
     commit: bool
     evidence: Evidence | None = None  # required for commit
     only_xid: int | None = None  # abort: this xid (32 low bits), nothing else
-    acquaintance: int | None = None  # of PrepareResult: spares comparing xids while current
+    generation: int | None = None  # of PrepareResult: spares comparing xids while current
 
 
 class FinishKind(enum.Enum):
