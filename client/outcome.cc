@@ -43,7 +43,7 @@ std::string Outcome::ToString() const {
   std::string text(OutcomeName(kind));
   if (!transaction_id.empty()) text += " " + transaction_id;
   if (kind == Kind::kCommitted && !unapplied.empty()) {
-    text += ", not yet applied at";
+    text += ", not applied yet, or not known to be, at";
     for (const std::string& participant : unapplied) text += " " + participant;
   }
   if (kind == Kind::kAborted || kind == Kind::kUnknown) {

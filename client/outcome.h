@@ -27,7 +27,8 @@ struct Failure {
 
 struct Outcome {
   enum class Kind {
-    kCommitted,  // every branch commits; `unapplied` names participants where that is to come
+    kCommitted,  // every branch commits; `unapplied` names participants where that is to come, or
+                 // not known
     kAborted,    // nothing takes or will take effect anywhere; `failure` says why
     kReadOnly,   // every branch was read-only (or there was none): nothing was to be decided
     kPending,    // the coordinator has not decided yet: ask Client::AskOutcome

@@ -5,6 +5,7 @@
 #include "common/check.h"
 #include "common/mark.h"
 #include "coordinator/commit_protocol.h"
+#include "recovery/heuristics.h"
 
 namespace troth {
 namespace {
@@ -332,8 +333,9 @@ void CommitProtocol::On(const KeyAsked& e) {
 // Laws L9b, L14.
 void CommitProtocol::On(const Inquired& e) {
   ReplyAnswers reply{e.token, {}};
-  const Registry::Participant* participant = registry_.FindDurable(e.participant);
+  Registry::Participant* const participant = registry_.FindDurable(e.participant);
   if (participant != nullptr) {
+    if (participant->heard) participant->heard_at = now_;
     const ParticipantIndex index = participant->record.index;
     registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
                      /*enrolled=*/false);
@@ -403,7 +405,7 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
   Registry::Binding binding = registry_.Classify(e.participant, &why);
   const bool moved = binding == Registry::Binding::kMoved && serving_ && known->durable;
   // Another instance beside the one that the log knows: one address is enough there. Without room
-  // its place, or its machine, is recorded another time.
+  // its place, or its machine, is recorded when it comes back another time.
   const bool beside = moved && known->up;
   const bool later = !log_room_ && (moved || binding == Registry::Binding::kNarrowed);
   if (beside || later) binding = Registry::Binding::kSame;
@@ -567,7 +569,9 @@ void CommitProtocol::ReplyCommitted(const LocalId& id, const Transaction* tx, Re
   ReplyOutcome reply{token, OutcomeKind::kCommitted, Full(id), {}, {}};
   std::set<ParticipantIndex> unapplied;
   for (const HeuristicRecord& heuristic : state_.HeuristicsOf(id)) {
-    unapplied.insert(heuristic.participant);
+    // A person's order to commit does what was decided; and it may be of another coordinator's.
+    const bool ours = TransactionOf(heuristic, options_.coordinator_id) == reply.id;
+    if (ours && !OrdersCommit(heuristic)) unapplied.insert(heuristic.participant);
   }
   if (tx != nullptr) {
     for (const Branch& branch : tx->branches) {

@@ -139,8 +139,10 @@ void Registry::Durable(const ParticipantRecord& record) {
 void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
                       const Life& life, RunningMs now, bool enrolled) {
   Participant& participant = at(index);
-  if (enrolled) participant.heard = true;
-  if (participant.heard) participant.heard_at = now;
+  if (enrolled) {
+    participant.heard = true;
+    participant.heard_at = now;
+  }
   if (seen.epoch.number == 0) return;
 
   const auto& epochs = state.epochs();

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "common/codec.h"
+#include "recovery/heuristics.h"
 
 namespace troth {
 namespace {
@@ -83,8 +84,8 @@ ResolvePlan PlanResolve(const wire::TransactionReport& report,
                         const wire::ResolveRequest& request) {
   ResolvePlan plan;
   plan.token = TokenOf(report, request);
-  plan.order = std::string("ordered to ") + (request.commit ? "commit" : "abort") + " by " +
-               request.who.substr(0, kMaxWho) + ": " + request.reason.substr(0, kMaxReason);
+  plan.order = OrderText(request.commit, request.who.substr(0, kMaxWho),
+                         request.reason.substr(0, kMaxReason));
   const std::string& state = report.state;
   if (request.who.empty() || request.reason.empty()) {
     plan.refused = "an order names who gives it, and why";

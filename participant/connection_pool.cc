@@ -14,6 +14,11 @@ DatabaseConnector::DatabaseConnector(std::string conninfo, std::string applicati
 
 Result<std::unique_ptr<PgConnection>> DatabaseConnector::Open(std::chrono::milliseconds time) {
   const LogMemory::Known known = memory_.Snapshot();
+  std::uint32_t met = 0;
+  {
+    MutexLock lock(&mutex_);
+    met = timeline_;
+  }
   Result<std::unique_ptr<PgConnection>> opened =
       PgConnection::Open(conninfo_, application_name_, time);
   if (!opened.ok()) {
@@ -31,6 +36,12 @@ Result<std::unique_ptr<PgConnection>> DatabaseConnector::Open(std::chrono::milli
   {
     MutexLock lock(&mutex_);
     if (identity_.system_identifier.empty()) identity_ = greeting.identity;
+    // Whoever greeted meanwhile on a newer timeline has taken this one's place.
+    if (timeline_ > met && greeting.point.timeline < timeline_) {
+      return Status(Code::kUnavailable, "the database at " + greeting.address +
+                                            " was left for another one, on a newer timeline, while "
+                                            "it was connected to");
+    }
     // After a promotion nothing is known any more of what the server holds.
     if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++generation_;
     if (identity_ == greeting.identity) {

@@ -274,7 +274,9 @@ Result<std::vector<SweepAnswer>> CoordinatorLink::Inquire(std::span<const SweepI
   }
   std::vector<wire::Answer> answers;
   try {
-    // Before any answer counts, whoever answers, and perhaps before it let this process enrol.
+    // Before any answer counts, whoever answers. Before it let this process enrol each time: who is
+    // not registered yet is not listened to.
+    if (coordinator().empty()) inquiry_line_->reported = false;
     ReportAllBut("", inquiry_line_.get());
     inquiry_line_->client->inquire(answers, self_.participant, asked, seen);
   } catch (const wire::Refused& refused) {

@@ -63,9 +63,9 @@ class CoordinatorLink {
 
   void Run();
   Status Enrol(Line* line);
+  void ReportAllBut(const std::string& coordinator, Line* line);
   // Brings what was seen of coordinator `name`. False: another one answered, or it has seen more
   // of this one by now; nothing counts as told, and coordinator() is who answered.
-  void ReportAllBut(const std::string& coordinator, Line* line);
   Result<bool> EnrolAs(Line* line, const std::string& name);
   // Waits for the end of the connection, or the time to enrol again. True: the connection lives.
   bool Linger(Line* line);

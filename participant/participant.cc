@@ -229,6 +229,9 @@ class ParticipantProcess : public Participant {
   }
   std::string MacOf(const wire::Context& context, const Vote& vote) const;
   Status Listen(std::shared_ptr<apache::thrift::TProcessor> application);
+  Status ServeUntilStopped(std::shared_ptr<apache::thrift::TProcessor> application,
+                           bool take_signals);
+  void SayEnded();
   void Enrolled();
   void Goodbye();
   void RunTicks();
@@ -467,6 +470,25 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
     if (phase_ != Phase::kNew) return OkStatus();  // stopped before it was served
     phase_ = Phase::kStarting;
   }
+  Status status;
+  try {
+    status = ServeUntilStopped(std::move(application), take_signals);
+  } catch (...) {  // no thread is to be had
+    SayEnded();
+    throw;
+  }
+  SayEnded();
+  return status;
+}
+
+void ParticipantProcess::SayEnded() {
+  MutexLock lock(&mutex_);
+  phase_ = Phase::kEnded;
+  changed_.NotifyAll();
+}
+
+Status ParticipantProcess::ServeUntilStopped(
+    std::shared_ptr<apache::thrift::TProcessor> application, bool take_signals) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -510,9 +532,6 @@ Status ParticipantProcess::Serve(std::shared_ptr<apache::thrift::TProcessor> app
   if (notes.joinable()) notes.join();
   if (sweep.joinable()) sweep.join();
   if (take_signals) pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  MutexLock lock(&mutex_);
-  phase_ = Phase::kEnded;
-  changed_.NotifyAll();
   return status;
 }
 

@@ -1,7 +1,6 @@
 // See heuristics.h.
 #include "recovery/heuristics.h"
 
-#include <string_view>
 #include <utility>
 
 namespace troth {
@@ -9,6 +8,8 @@ namespace {
 
 constexpr std::string_view kForeign = "another coordinator's ";
 constexpr std::string_view kEnd = ": ";
+constexpr std::string_view kOrderedToCommit = "ordered to commit by ";
+constexpr std::string_view kOrderedToAbort = "ordered to abort by ";
 
 }  // namespace
 
@@ -16,6 +17,15 @@ std::string HeuristicText(const std::string& coordinator_id, const TransactionId
                           const std::string& what) {
   if (id.coordinator == coordinator_id) return what;
   return std::string(kForeign) + id.ToString() + std::string(kEnd) + what;
+}
+
+std::string OrderText(bool commit, std::string_view who, std::string_view reason) {
+  std::string text(commit ? kOrderedToCommit : kOrderedToAbort);
+  return text.append(who).append(kEnd).append(reason);
+}
+
+bool OrdersCommit(const HeuristicRecord& record) {
+  return record.what.starts_with(kOrderedToCommit);
 }
 
 TransactionId TransactionOf(const HeuristicRecord& record, const std::string& coordinator_id) {

@@ -31,13 +31,13 @@ PURE = {
     ("coordinator/commit_protocol*", "coordinator/protocol_*", "coordinator/lease_book.*",
      "coordinator/registry.*"): [
         "common/transaction_id.h", "common/status.h", "common/check.h", "common/mark.h",
-        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
+        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h", "recovery/heuristics.h",
         "coordinator/commit_protocol*.h", "coordinator/protocol_*.h",
         "coordinator/lease_book.h", "coordinator/registry.h"],
     ("recovery/in_doubt.*", "recovery/log_record.*", "recovery/recovered_state.*",
      "recovery/committed_set.*", "recovery/whole_records.*"): [
         "common/transaction_id.h", "common/status.h", "common/check.h", "common/mark.h", "common/codec.h",
-        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h",
+        "recovery/log_record.h", "recovery/recovered_state.h", "recovery/in_doubt.h", "recovery/heuristics.h",
         "recovery/committed_set.h", "recovery/whole_records.h"],
 }
 # (<cstdio> for snprintf: there is no std::format here.)

@@ -296,7 +296,7 @@ def main():
                 ("next to no transfers meanwhile", transfers < 20),
                 ("nothing said of its progress", not told),
                 ("the silent coordinator was asked about nothing",
-                 SILENT.encode() not in world.silent.heard),
+                 b"inquire" not in world.silent.heard),
                 ("branches of the silent coordinator were settled by nobody's word",
                  world.left(SILENT) != OTHERS)) if bad]
             for problem in problems:

@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 
+#include "recovery/heuristics.h"
 #include "tests/protocol/laws_fixture.h"
 
 namespace troth {
@@ -425,6 +426,21 @@ TEST_F(Laws, L10_WhatEndedOtherwiseIsNotToldAsApplied) {
   Expect("finished b 1", "committed unapplied=a");
   Expect("durable\n outcome 1", "committed unapplied=a");
   Expect("crash\n ready a b c\n outcome 1.1", "committed unapplied=a");
+}
+
+// Nor are orders counted that do what was decided, or that are of another coordinator's
+// transaction.
+TEST_F(Laws, L10_AnOrderToCommitLeavesNothingUnapplied) {
+  Decide("1");
+  Run("durable\n finished a 1\n finished b 1\n durable");
+  const Epoch epoch = world.machine().epoch();
+  world.Feed(HeuristicAsked{0, {epoch, 1}, "a", OrderText(true, "ann", "tested")});
+  world.Feed(HeuristicAsked{0,
+                            {epoch, 1},
+                            "b",
+                            HeuristicText("bank-0123456789ab", {"shop-0123456789ab", {epoch, 1}},
+                                          OrderText(false, "ann", "tested"))});
+  Expect("durable\n outcome 1", "committed\n");
 }
 
 // Found by reading: a process that came back on another port waited for room, and with it what was

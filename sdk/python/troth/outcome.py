@@ -32,7 +32,7 @@ class Failure:
 
 
 class Kind(enum.Enum):
-    COMMITTED = "committed"  # every branch commits; `unapplied` names where that is to come
+    COMMITTED = "committed"  # every branch commits; `unapplied`: where it is to come, or not known
     ABORTED = "aborted"  # nothing takes or will take effect anywhere; `failure` says why
     READ_ONLY = "read-only"  # every branch was read-only, or there was none
     PENDING = "pending"  # not decided yet: ask Client.outcome
@@ -70,7 +70,7 @@ class Outcome:
     def __str__(self) -> str:
         text = f"{self.kind.value} {self.transaction_id}".rstrip()
         if self.unapplied:
-            text += ", not yet applied at " + " ".join(self.unapplied)
+            text += ", not applied yet, or not known to be, at " + " ".join(self.unapplied)
         if self.failure is not None:
             text += f": {self.failure}"
             if self.retryable:
