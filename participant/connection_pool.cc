@@ -38,6 +38,7 @@ Result<std::unique_ptr<PgConnection>> DatabaseConnector::Open(std::chrono::milli
     if (identity_.system_identifier.empty()) identity_ = greeting.identity;
     // Whoever greeted meanwhile on a newer timeline has taken this one's place.
     if (timeline_ > met && greeting.point.timeline < timeline_) {
+      ++generation_;
       return Status(Code::kUnavailable, "the database at " + greeting.address +
                                             " was left for another one, on a newer timeline, while "
                                             "it was connected to");
