@@ -225,6 +225,7 @@ class DatabaseConnector:
                          **psycopg2.extensions.parse_dsn(conninfo)}
         self._lock = threading.Lock()
         self._generation = 1
+        self._timeline = 0  # of the last greeting
         self._identity: DatabaseIdentity | None = None
         self._greeted: weakref.WeakSet[PgConnection] = weakref.WeakSet()
         self.memory = LogMemory()
@@ -247,8 +248,11 @@ class DatabaseConnector:
 
     def open(self) -> PgConnection:
         """A new connection that has greeted. Raises Unavailable: also for a standby, and for a
-        database other than the first one met. On a newer timeline those of older ones are lost."""
+        database other than the first one met. On a newer timeline those of older ones are lost,
+        also those that are being opened."""
         known = self.memory.snapshot()
+        with self._lock:
+            before = self._timeline
         try:
             connection = psycopg2.connect(connection_factory=PgConnection, **self._options)
             _Connection.autocommit.__set__(connection, True)
@@ -275,13 +279,25 @@ class DatabaseConnector:
             connection.drop()
             raise Unavailable(f"the database at {connection.address} is another one now: "
                               f"{connection.identity}; it was {first}")
+        timeline, left = connection.point.timeline, []
+        with self._lock:
+            newest = self._timeline
+            # Met meanwhile; if it was known before, the database was restored to an older one.
+            overtaken = newest > before and newest > timeline
+            if not overtaken:
+                self._timeline = timeline
+                left = [one for one in self._greeted if one.point.timeline < timeline]
+                self._greeted.difference_update(left)
+                self._greeted.add(connection)
+        if overtaken:
+            connection.drop()
+            self.interrupted()
+            raise Unavailable(
+                f"the database at {connection.address} was left behind: it is on timeline "
+                f"{timeline}, and timeline {newest} was met while it was being connected to. Point "
+                "the participant at the promoted server")
         if not self.memory.observe(connection.point, known):
             self.interrupted()
-        with self._lock:
-            left = [one for one in self._greeted
-                    if one.point.timeline < connection.point.timeline]
-            self._greeted.difference_update(left)
-            self._greeted.add(connection)
         if left:
             # They lead to a primary that was left behind, or nowhere: a proxy may keep them open.
             self.interrupted()
