@@ -375,13 +375,17 @@ class Postgres(unittest.TestCase):
                 self.assertEqual(self.sql(session, "SELECT v FROM t").fetchall(), [(0,)])
                 session.rollback()
 
-    # Regression: the next branch misread what the database sent in its own encoding.
+    # Regression: the next branch misread what the database sent in its own encoding; a caster for
+    # text lost the branch its vote.
     def test_what_work_changes_in_psycopg2_meets_no_other_branch(self):
         def years(session):
             psycopg2.extensions.register_type(psycopg2.extensions.new_type(
                 (1082,), "YEAR", lambda value, cursor: value[:4]), session.connection)
 
-        for change in (lambda session: session.connection.set_client_encoding("LATIN1"), years,
+        def texts(session):
+            psycopg2.extensions.register_type(psycopg2.extensions.BYTES, session.connection)
+
+        for change in (lambda session: session.connection.set_client_encoding("LATIN1"), years, texts,
                        lambda session: setattr(session.connection, "cursor_factory", None)):
             session = self.begin()
             change(session)
@@ -392,6 +396,20 @@ class Postgres(unittest.TestCase):
                              ("\u00e9", datetime.date(2001, 2, 3)))
             self.assertIs(type(session.connection.cursor()), BranchCursor)
             session.rollback()
+
+    # Regression: they were counted as taken, and every later branch was refused for want of them.
+    def test_a_connection_that_cannot_be_cleaned_keeps_no_place(self):
+        for _ in range(2):
+            session = self.begin()
+            session.connection.cursor = None
+            session.rollback()
+        with mock.patch("troth.participant.postgres._CLEAN", "SELECT 0, 0, 0, 0, 0 AS no_text"), \
+                self.assertLogs("troth"):
+            for _ in range(2):
+                self.begin().rollback()
+                result = self.prepare(self.begin())
+                self.assertEqual(result.kind, PrepareKind.UNKNOWN, result)
+        self.begin().rollback()
 
     def test_a_cancelled_connection_is_closed(self):
         session = self.begin()

@@ -236,7 +236,7 @@ class PostgresSession:
         try:
             with connection.limited(_SHORT_S):
                 connection.run("ROLLBACK")
-        except psycopg2.Error:
+        except Exception:  # pylint: disable=broad-except  # whatever work made of the connection
             self.drop()
             return
         self._clean(_SHORT_S)
@@ -245,22 +245,29 @@ class PostgresSession:
         """Gives the connection back if it is as new; the WAL position, or None: it was lost."""
         connection, self._connection = self._connection, None
         assert connection is not None
-        position = None
+        position, as_new = None, False
         try:
+            altered = connection.altered
+            for casters in (connection.string_types, connection.binary_types):
+                casters.clear()  # work's would read our row
             with connection.limited(seconds):
                 row = connection.run(_CLEAN).fetchone()
             position = parse_lsn(row[4])
             idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
-            if (connection.info.transaction_status == idle and not connection.boundary_tag
-                    and not connection.altered):
-                connection.used = True
-                self._pool.give_back(connection)
-                return position
-        except psycopg2.Error:
+            as_new = (connection.info.transaction_status == idle and not connection.boundary_tag
+                      and not altered)
+        except Exception as error:  # pylint: disable=broad-except
+            if not isinstance(error, psycopg2.Error):
+                log.exception("cleaning the connection of %s", self.gid)
             if not connection.alive:
                 self._connector.interrupted()
-        connection.drop()
-        self._pool.give_back(None)
+        finally:
+            if as_new:
+                connection.used = True
+                self._pool.give_back(connection)
+            else:
+                connection.drop()
+                self._pool.give_back(None)
         return position
 
     # Prepare --------------------------------------------------------------------------------
