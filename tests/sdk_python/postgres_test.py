@@ -2,6 +2,7 @@
 """The Python participant's edge to PostgreSQL, trap by trap, on a private cluster: what application
 code can do to its block, what PREPARE can answer, what a pooled connection remembers."""
 
+import collections
 import contextlib
 import datetime
 import os
@@ -24,6 +25,14 @@ from troth.participant.values import (
     PrepareKind, Refusal, Refused, SeenCoordinator, Unavailable, WorkRequest)
 
 SEEN = SeenCoordinator("c-0123456789ab", 1, 2, 3)
+
+
+class Deaf(list):
+    """Keeps nothing."""
+
+    def append(self, _):
+        pass
+
 
 # An application's own operators, functions and types under PostgreSQL's names: each raises.
 ANGRY = """
@@ -297,6 +306,7 @@ class Postgres(unittest.TestCase):
         with self.configured("synchronous_standby_names", "nobody"):
             session = self.begin()
             self.sql(session, "SET client_min_messages = error")
+            session.connection.notices = Deaf()
             pid = session.connection.info.backend_pid
             results = []
             self.rm.start_prepare(session, results.append)
@@ -396,6 +406,19 @@ class Postgres(unittest.TestCase):
                              ("\u00e9", datetime.date(2001, 2, 3)))
             self.assertIs(type(session.connection.cursor()), BranchCursor)
             session.rollback()
+
+    # Regression: the next branch's vote was lost.
+    def test_notices_that_work_keeps_its_own_way_meet_no_other_branch(self):
+        session = self.begin()
+        pid, own = session.connection.info.backend_pid, collections.deque(maxlen=50)
+        session.connection.notices = own
+        session.rollback()
+        session = self.begin()
+        self.assertEqual(session.connection.info.backend_pid, pid)
+        self.assertEqual(session.connection.notices, [])
+        session.connection.notices = own
+        result = self.prepare(session)
+        self.assertEqual(result.kind, PrepareKind.PREPARED, result)
 
     # Regression: they were counted as taken, and every later branch was refused for want of them.
     def test_a_connection_that_cannot_be_cleaned_keeps_no_place(self):

@@ -150,7 +150,7 @@ class Finisher:
     @staticmethod
     def _try(connection: PgConnection, sql: str) -> bool:
         """False: there is nothing under that GID."""
-        del connection.notices[:]
+        connection.notices = []
         try:
             connection.run(sql)
             return True
@@ -184,7 +184,7 @@ class Finisher:
         if not order.commit or not standby or verdict.kind != FinishKind.DONE:
             return verdict
         # Whoever committed it may not have waited for a standby.
-        del connection.notices[:]
+        connection.notices = []
         connection.run(_AWAIT_STANDBY)
         return self._committed(connection)
 

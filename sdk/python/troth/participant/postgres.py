@@ -253,6 +253,7 @@ class PostgresSession:
             with connection.limited(seconds):
                 row = connection.run(_CLEAN).fetchone()
             position = parse_lsn(row[4])
+            connection.notices = []
             idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
             as_new = (connection.info.transaction_status == idle and not connection.boundary_tag
                       and not altered)
@@ -292,7 +293,7 @@ class PostgresSession:
                                      refusal=refusal_of(sqlstate_of(error), message_of(error)))
         sql = (_GUARD_READ_ONLY if options.read_only else _GUARD).format(
             mark=options.mark, xid=self._xid, gid=options.gid)
-        del connection.notices[:]
+        connection.notices = []  # work may have put something there that keeps no warning
         try:
             tag = connection.run(sql).statusmessage
         except psycopg2.Error as error:
