@@ -58,6 +58,13 @@ class Participant:
             return copy.deepcopy((self.xid, self.prepared, self.ended, self.seen, self.before))
 
     def remember(self, memory):
+        """Begins anew: what a coordinator that is gone had sent is not for this life."""
+        end = time.monotonic() + 5
+        while self.peers._idle or self.peers._busy:  # pylint: disable=protected-access
+            if time.monotonic() > end:
+                self.violations.append(f"{self.name}: a coordinator that is gone is connected")
+                break
+            time.sleep(0.002)
         with self.lock:
             (self.xid, self.prepared, self.ended, self.seen,
              self.before) = copy.deepcopy(memory)
