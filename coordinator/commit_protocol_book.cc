@@ -337,8 +337,7 @@ void CommitProtocol::On(const Inquired& e) {
   if (participant != nullptr) {
     if (participant->heard) participant->heard_at = now_;
     const ParticipantIndex index = participant->record.index;
-    registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_}, now_,
-                     /*enrolled=*/false);
+    registry_.Report(index, e.seen, state_, {epoch_, last_batch_, durable_batch_});
     for (const InquiryItem& item : e.items) {
       if (item.id.coordinator != options_.coordinator_id) continue;
       registry_.ReportBranch(index, item.id.local, state_, epoch_);
@@ -399,7 +398,7 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
   const Registry::Life life{epoch_, last_batch_, durable_batch_};
   // Whatever becomes of the enrolment: what it saw of this log counts (law L7d).
   if (known != nullptr) {
-    registry_.Report(known->record.index, e.seen, state_, life, now_, /*enrolled=*/false);
+    registry_.Report(known->record.index, e.seen, state_, life);
   }
   std::string why;
   Registry::Binding binding = registry_.Classify(e.participant, &why);
@@ -422,12 +421,13 @@ void CommitProtocol::On(const EnrolmentAsked& e) {
       }
       const ParticipantRecord record = registry_.Bind(e.participant);
       Append(record, /*force=*/true, e.token, e.instance);
-      registry_.Report(record.index, e.seen, state_, life, now_, /*enrolled=*/true);
+      registry_.Report(record.index, e.seen, state_, life);  // what it is bound to now counts
+      registry_.Heard(record.index, now_);
       return;
     }
     case Registry::Binding::kSame: {
       const ParticipantRecord& record = known->record;
-      registry_.Report(record.index, e.seen, state_, life, now_, /*enrolled=*/true);
+      registry_.Heard(record.index, now_);
       // Nor before this epoch is durable: its record comes before this one.
       if (!known->durable || !serving_) {
         Append(record, /*force=*/true, e.token, e.instance);

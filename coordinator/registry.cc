@@ -136,13 +136,15 @@ void Registry::Durable(const ParticipantRecord& record) {
   }
 }
 
-void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
-                      const Life& life, RunningMs now, bool enrolled) {
+void Registry::Heard(ParticipantIndex index, RunningMs now) {
   Participant& participant = at(index);
-  if (enrolled) {
-    participant.heard = true;
-    participant.heard_at = now;
-  }
+  participant.heard = true;
+  participant.heard_at = now;
+}
+
+void Registry::Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
+                      const Life& life) {
+  Participant& participant = at(index);
   if (seen.epoch.number == 0) return;
 
   const auto& epochs = state.epochs();

@@ -57,10 +57,12 @@ class Registry {
     std::uint64_t previous_end = 0;
     std::uint64_t durable_batch = 0;
   };
-  // Compares what a participant saw of this log with the log (law L7d). `state` names the ends
-  // of past epochs. It is heard once its enrolment was taken: before, any process may say its name.
+  // Its enrolment was taken: before, any process may say its name.
+  void Heard(ParticipantIndex index, RunningMs now);
+  // Compares what a participant saw of this log with the log (law L7d), also where its enrolment is
+  // refused. `state` names the ends of past epochs.
   void Report(ParticipantIndex index, const SeenPosition& seen, const RecoveredState& state,
-              const Life& life, RunningMs now, bool enrolled);
+              const Life& life);
   // The same of a prepared branch it holds: its id was handed out once (law L7d).
   void ReportBranch(ParticipantIndex index, const LocalId& id, const RecoveredState& state,
                     const Epoch& current);

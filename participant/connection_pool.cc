@@ -36,24 +36,27 @@ Result<std::unique_ptr<PgConnection>> DatabaseConnector::Open(std::chrono::milli
   {
     MutexLock lock(&mutex_);
     if (identity_.system_identifier.empty()) identity_ = greeting.identity;
-    // Whoever greeted meanwhile on a newer timeline has taken this one's place.
-    if (timeline_ > met && greeting.point.timeline < timeline_) {
+    if (identity_ != greeting.identity) {
       ++generation_;
-      return Status(Code::kUnavailable, "the database at " + greeting.address +
-                                            " was left for another one, on a newer timeline, while "
-                                            "it was connected to");
-    }
-    // After a promotion nothing is known any more of what the server holds.
-    if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++generation_;
-    if (identity_ == greeting.identity) {
-      timeline_ = greeting.point.timeline;
-    } else {
       return Status(Code::kUnavailable,
                     "the database at " + greeting.address + " is another one now: system " +
                         greeting.identity.system_identifier + ", database oid " +
                         std::to_string(greeting.identity.oid) + "; it was " +
                         identity_.system_identifier + ", " + std::to_string(identity_.oid));
     }
+    // Met meanwhile; if it was known before, the database was restored to an older one.
+    if (timeline_ > met && timeline_ > greeting.point.timeline) {
+      ++generation_;
+      return Status(Code::kUnavailable,
+                    "the database at " + greeting.address + " was left behind: it is on timeline " +
+                        std::to_string(greeting.point.timeline) + ", and timeline " +
+                        std::to_string(timeline_) +
+                        " was met while it was being connected to. Point the participant at the "
+                        "promoted server");
+    }
+    // After a promotion nothing is known any more of what the server holds.
+    if (timeline_ != 0 && timeline_ != greeting.point.timeline) ++generation_;
+    timeline_ = greeting.point.timeline;
   }
   if (!memory_.Observe(greeting.point, known)) Interrupted();
   return opened;

@@ -8,7 +8,17 @@
 namespace troth {
 namespace {
 
-class Trap : public TrapTest {};
+class Trap : public TrapTest {
+ protected:
+  void ExpectPrepareWaitsForStandby(int i) {
+    SetWaitForStandby(true);
+    const PrepareRequest requests[] = {{Id(i), marks_[i], 1, milliseconds(10'000), instance_}};
+    EXPECT_EQ(table_->Prepare(requests, milliseconds(300))[0].kind, Vote::Kind::kWorking)
+        << "it waits for the standby all the same";
+    SetWaitForStandby(false);
+    EXPECT_TRUE(Prepared(i));
+  }
+};
 
 TEST_F(Trap, PrepareOfAFailedBlockAnswersSuccess) {
   const auto refusal = Do(1, [](pqxx::dbtransaction& tx) {
@@ -184,12 +194,7 @@ TEST_F(Trap, SynchronousCommitOffInsideTheBlock) {
     Exec(tx, "SET synchronous_commit = off");
     Exec(tx, TakeSql(1));
   }));
-  SetWaitForStandby(true);
-  const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
-  EXPECT_EQ(table_->Prepare(requests, milliseconds(300))[0].kind, Vote::Kind::kWorking)
-      << "it waits for the standby all the same";
-  SetWaitForStandby(false);
-  EXPECT_TRUE(Prepared(1));
+  ExpectPrepareWaitsForStandby(1);
 }
 
 // Regression: deferred triggers fired inside PREPARE, behind the guard.
@@ -205,12 +210,7 @@ TEST_F(Trap, DeferredTriggerDoesNotChangeTheOwner) {
 TEST_F(Trap, DeferredTriggerTurnsSynchronousCommitOff) {
   Defer("SET LOCAL synchronous_commit = local");
   ASSERT_FALSE(Take(1, 1));
-  SetWaitForStandby(true);
-  const PrepareRequest requests[] = {{Id(1), marks_[1], 1, milliseconds(10'000), instance_}};
-  EXPECT_EQ(table_->Prepare(requests, milliseconds(300))[0].kind, Vote::Kind::kWorking)
-      << "it waits for the standby all the same";
-  SetWaitForStandby(false);
-  EXPECT_TRUE(Prepared(1));
+  ExpectPrepareWaitsForStandby(1);
 }
 
 TEST_F(Trap, WarningsOfADeferredTriggerAreNotThoseOfPrepare) {
